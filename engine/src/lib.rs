@@ -1,0 +1,11 @@
+//! Every decision that Lanekeeper makes.
+//!
+//! This crate has no clock, no socket, no host call and no randomness: the time, the chance and what the
+//! outside said are arguments, so that the same code runs in the plugin on wasm32, natively in the shim and
+//! in tests under a clock of their own.
+
+pub mod counter;
+pub mod policy;
+pub mod units;
+pub mod window;
+pub mod wire;

@@ -1,0 +1,194 @@
+//! What a window is: "`limit` requests per `per`", and by which algorithm it is kept.
+//!
+//! | algorithm | promise | what it keeps |
+//! | --- | --- | --- |
+//! | [`Algorithm::SlidingWindow`] | no trailing window over its limit; late by at most `per / buckets` | a count per bucket in use |
+//! | [`Algorithm::TokenBucket`] | no interval over `burst + limit / per x its length` | one number and one moment |
+//!
+//! The same arithmetic stands in `lua/take.lua`, which answers number for number what this code answers.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::micros;
+
+mod sliding;
+mod token_bucket;
+
+pub use sliding::{Bucket, Sliding};
+pub use token_bucket::TokenBucket;
+
+/// The largest `limit` and `burst`. Products of a limit and a window must stay exact in a Lua number (2^53).
+pub const MAX_LIMIT: u32 = 1_000_000_000;
+/// The shortest window. Below a millisecond the way to the store takes longer than the window.
+pub const MIN_PER: Duration = Duration::from_millis(1);
+/// The longest window: 366 days, a leap year.
+pub const MAX_PER: Duration = Duration::from_secs(366 * 86_400);
+/// Lua's numbers are doubles: whole numbers are exact up to here.
+pub const MAX_EXACT: u64 = 1 << 53;
+
+/// `limit` requests per `per`. Only [`Window::new`] makes one, so every window is within its ranges.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "RawWindow", into = "RawWindow")]
+pub struct Window {
+    limit: NonZeroU32,
+    per: Duration,
+    algorithm: Algorithm,
+}
+
+/// How a window is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// Counts in fine buckets; the oldest counts in full until all of it has passed.
+    SlidingWindow,
+    /// GCRA: a bucket of `burst` tokens that refills at `limit / per`.
+    TokenBucket {
+        /// Tokens in a full bucket.
+        burst: NonZeroU32,
+    },
+}
+
+/// Why these numbers make no window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WindowError {
+    /// `limit` is out of range.
+    #[error("limit must be from 1 to {MAX_LIMIT}")]
+    Limit,
+    /// `per` is out of range.
+    #[error("per must be from 1ms to 366d")]
+    Per,
+    /// `burst` is out of range.
+    #[error("burst must be from 1 to {MAX_LIMIT}")]
+    Burst,
+    /// `burst` and `per` are each in range, and their product cannot be counted exactly.
+    #[error("burst x per is too large to be counted exactly: lower burst or use a shorter per")]
+    TooFine,
+}
+
+impl Window {
+    /// A window of `limit` requests per `per`.
+    pub fn new(limit: u32, per: Duration, algorithm: Algorithm) -> Result<Self, WindowError> {
+        let limit = NonZeroU32::new(limit).filter(|l| l.get() <= MAX_LIMIT).ok_or(WindowError::Limit)?;
+        if !(MIN_PER..=MAX_PER).contains(&per) || !per.subsec_nanos().is_multiple_of(1_000_000) {
+            return Err(WindowError::Per);
+        }
+        let window = Self { limit, per, algorithm };
+        if let Algorithm::TokenBucket { burst } = algorithm {
+            if burst.get() > MAX_LIMIT {
+                return Err(WindowError::Burst);
+            }
+            if u64::from(burst.get()).checked_mul(window.token().0).is_none_or(|full| full > MAX_EXACT) {
+                return Err(WindowError::TooFine);
+            }
+        }
+        Ok(window)
+    }
+
+    /// Requests per [`Self::per`].
+    pub fn limit(&self) -> u32 {
+        self.limit.get()
+    }
+
+    /// The span that [`Self::limit`] counts for. A whole number of milliseconds.
+    pub fn per(&self) -> Duration {
+        self.per
+    }
+
+    /// How the window is kept.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The most that one request may ever cost here: what an empty window admits at once.
+    pub fn capacity(&self) -> u32 {
+        match self.algorithm {
+            Algorithm::SlidingWindow => self.limit(),
+            Algorithm::TokenBucket { burst } => burst.get(),
+        }
+    }
+
+    /// For a token bucket, `(debt of one token, debt repaid per microsecond)`: `per / limit` without a
+    /// remainder, as the two sides of the reduced fraction.
+    pub fn token(&self) -> (u64, u64) {
+        let (per, limit) = (micros(self.per), u64::from(self.limit()));
+        let divisor = gcd(per, limit);
+        (per / divisor, limit / divisor)
+    }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a.max(1) } else { gcd(b, a % b) }
+}
+
+/// A window as it stands in a question to the shim.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(tag = "algorithm", rename_all = "snake_case", deny_unknown_fields)]
+enum RawWindow {
+    SlidingWindow { limit: u32, per_ms: u64 },
+    TokenBucket { limit: u32, per_ms: u64, burst: u32 },
+}
+
+impl TryFrom<RawWindow> for Window {
+    type Error = WindowError;
+
+    fn try_from(raw: RawWindow) -> Result<Self, WindowError> {
+        match raw {
+            RawWindow::SlidingWindow { limit, per_ms } => {
+                Window::new(limit, Duration::from_millis(per_ms), Algorithm::SlidingWindow)
+            }
+            RawWindow::TokenBucket { limit, per_ms, burst } => {
+                let burst = NonZeroU32::new(burst).ok_or(WindowError::Burst)?;
+                Window::new(limit, Duration::from_millis(per_ms), Algorithm::TokenBucket { burst })
+            }
+        }
+    }
+}
+
+impl From<Window> for RawWindow {
+    fn from(window: Window) -> Self {
+        let (limit, per_ms) = (window.limit(), micros(window.per) / 1000);
+        match window.algorithm {
+            Algorithm::SlidingWindow => RawWindow::SlidingWindow { limit, per_ms },
+            Algorithm::TokenBucket { burst } => RawWindow::TokenBucket { limit, per_ms, burst: burst.get() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn bucket(limit: u32, per: Duration, burst: u32) -> Result<Window, WindowError> {
+        Window::new(limit, per, Algorithm::TokenBucket { burst: NonZeroU32::new(burst).unwrap() })
+    }
+
+    #[test]
+    fn refuses_what_is_out_of_range_by_its_name() {
+        let sliding = |limit, per| Window::new(limit, per, Algorithm::SlidingWindow);
+        assert_eq!(sliding(0, MIN_PER), Err(WindowError::Limit));
+        assert_eq!(sliding(MAX_LIMIT + 1, MIN_PER), Err(WindowError::Limit));
+        assert_eq!(sliding(1, Duration::ZERO), Err(WindowError::Per));
+        assert_eq!(sliding(1, MAX_PER + MIN_PER), Err(WindowError::Per));
+        assert_eq!(sliding(1, Duration::from_micros(1500)), Err(WindowError::Per));
+        assert_eq!(bucket(1, MIN_PER, MAX_LIMIT + 1), Err(WindowError::Burst));
+    }
+
+    #[test]
+    fn reduces_a_rate_so_that_a_million_a_day_is_still_exact() {
+        let day = Duration::from_secs(86_400);
+        assert_eq!(bucket(1_000_000, day, 1_000_000).unwrap().token(), (86_400, 1));
+        assert_eq!(bucket(999_983, day, 1_000_000), Err(WindowError::TooFine));
+    }
+
+    #[test]
+    fn goes_over_the_wire_and_back() {
+        let window = bucket(3, Duration::from_secs(1), 5).unwrap();
+        let json = serde_json::to_string(&window).unwrap();
+        assert_eq!(json, r#"{"algorithm":"token_bucket","limit":3,"per_ms":1000,"burst":5}"#);
+        assert_eq!(serde_json::from_str::<Window>(&json).unwrap(), window);
+    }
+}

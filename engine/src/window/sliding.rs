@@ -1,0 +1,114 @@
+//! The sliding window: fine buckets, the oldest counted in full.
+//!
+//! A log of every request is exact and costs memory per request; two weighted buckets are cheap and over-admit.
+//! Fine buckets never over-admit: a bucket counts in full until its last possible request has left the
+//! trailing window, so the price is that a token comes back late, by at most the width of a bucket.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::Window;
+use crate::units::{Timestamp, micros};
+
+/// The requests of one bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// Which bucket: moments divided by the bucket's width, rounded down.
+    pub index: u64,
+    /// Requests charged to it; never zero.
+    pub count: u64,
+}
+
+/// The counter of one subject in one window. Empty buckets are not kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sliding {
+    buckets: VecDeque<Bucket>,
+    total: u64,
+}
+
+/// The width of a bucket in microseconds, when `window` is kept in `buckets` of them.
+fn width(window: &Window, buckets: u32) -> u64 {
+    micros(window.per()).div_ceil(u64::from(buckets)).max(1)
+}
+
+impl Sliding {
+    /// The counter whose buckets these are, in the order of their index.
+    pub fn from_buckets(buckets: impl IntoIterator<Item = Bucket>) -> Self {
+        let buckets: VecDeque<Bucket> = buckets.into_iter().collect();
+        let total = buckets.iter().map(|b| b.count).fold(0, u64::saturating_add);
+        Self { buckets, total }
+    }
+
+    /// The buckets in use, oldest first.
+    pub fn buckets(&self) -> impl ExactSizeIterator<Item = &Bucket> {
+        self.buckets.iter()
+    }
+
+    /// Forgets every bucket that no trailing window ending at `now` or later can touch.
+    pub fn settle(&mut self, window: &Window, buckets: u32, now: Timestamp) {
+        let current = now.as_micros() / width(window, buckets);
+        while let Some(oldest) = self.buckets.front() {
+            if oldest.index + u64::from(buckets) >= current {
+                break;
+            }
+            self.total -= oldest.count;
+            self.buckets.pop_front();
+        }
+    }
+
+    /// What may still be charged.
+    pub fn remaining(&self, window: &Window) -> u32 {
+        u32::try_from(u64::from(window.limit()).saturating_sub(self.total)).unwrap_or(u32::MAX)
+    }
+
+    /// How long until `cost` fits: zero when it does.
+    pub fn wait(&self, window: &Window, buckets: u32, now: Timestamp, cost: u32) -> Duration {
+        let mut over = (self.total + u64::from(cost)).saturating_sub(u64::from(window.limit()));
+        let mut free_at = now;
+        for bucket in &self.buckets {
+            if over == 0 {
+                break;
+            }
+            over = over.saturating_sub(bucket.count);
+            free_at = leaves_at(bucket, window, buckets);
+        }
+        free_at.since(now)
+    }
+
+    /// How long until more may be charged than now: zero when the window is empty.
+    pub fn reset(&self, window: &Window, buckets: u32, now: Timestamp) -> Duration {
+        self.buckets.front().map_or(Duration::ZERO, |oldest| leaves_at(oldest, window, buckets).since(now))
+    }
+
+    /// Charges `cost`, dated at `dated`.
+    pub fn charge(&mut self, window: &Window, buckets: u32, dated: Timestamp, cost: u32) {
+        let (index, count) = (dated.as_micros() / width(window, buckets), u64::from(cost));
+        self.total += count;
+        match self.buckets.binary_search_by_key(&index, |b| b.index) {
+            Ok(at) => {
+                if let Some(bucket) = self.buckets.get_mut(at) {
+                    bucket.count += count;
+                }
+            }
+            Err(at) => self.buckets.insert(at, Bucket { index, count }),
+        }
+    }
+
+    /// Takes back a charge of `cost` dated at `dated`, as far as it is still counted.
+    pub fn uncharge(&mut self, window: &Window, buckets: u32, dated: Timestamp, cost: u32) {
+        let index = dated.as_micros() / width(window, buckets);
+        let Ok(at) = self.buckets.binary_search_by_key(&index, |b| b.index) else { return };
+        let Some(bucket) = self.buckets.get_mut(at) else { return };
+        let back = bucket.count.min(u64::from(cost));
+        bucket.count -= back;
+        self.total -= back;
+        if bucket.count == 0 {
+            self.buckets.remove(at);
+        }
+    }
+}
+
+/// The first moment at which nothing of `bucket` is within a trailing window any more.
+fn leaves_at(bucket: &Bucket, window: &Window, buckets: u32) -> Timestamp {
+    Timestamp::from_micros((bucket.index + u64::from(buckets) + 1) * width(window, buckets))
+}

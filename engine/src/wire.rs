@@ -1,0 +1,238 @@
+//! The messages between the plugin and the shim: `POST /v1/decide`, JSON both ways.
+//!
+//! A batch holds one check for each paused request (or more, when some of its limits are dry runs). Each check
+//! is all or nothing over its keys; checks are independent of each other, and the answers come in their order.
+//! What is said here is untrusted on both sides: the shim refuses a batch that does not fit the ranges below,
+//! and the plugin takes an answer of another shape for a failed store.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::counter::{Decision, WindowVerdict};
+use crate::window::Window;
+
+/// The version of these messages. A side that reads another one refuses.
+pub const VERSION: u32 = 1;
+/// The path of the decision endpoint.
+pub const DECIDE_PATH: &str = "/v1/decide";
+/// The shim marks each of its answers with this header, so that an answer Envoy made in its place
+/// (503 on a refused connection, 504 on a timeout) is never taken for the shim's own.
+pub const SHIM_HEADER: &str = "x-lanekeeper-shim";
+/// The most checks in one batch.
+pub const MAX_CHECKS: usize = 256;
+/// The most keys in one check.
+pub const MAX_KEYS: usize = 64;
+/// The most windows of one key.
+pub const MAX_WINDOWS: usize = 16;
+/// The longest store key, in bytes.
+pub const MAX_KEY_BYTES: usize = 512;
+/// The longest span for which a charge may be dated ahead.
+pub const MAX_SPEND_WITHIN: Duration = Duration::from_secs(10);
+
+/// A batch of questions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecideRequest {
+    /// [`VERSION`].
+    pub version: u32,
+    /// How long after the decision its tokens may be spent: the asker's timeout.
+    pub spend_within_ms: u32,
+    /// 1 to [`MAX_CHECKS`] questions.
+    pub checks: Vec<Check>,
+}
+
+/// One question: may all of this be charged?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// 1 to [`MAX_KEYS`] keys, all or nothing, no two the same.
+    pub keys: Vec<KeyCheck>,
+}
+
+/// One key of a question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyCheck {
+    /// The key in the store: printable ASCII, at most [`MAX_KEY_BYTES`], with one hash tag in braces.
+    pub key: String,
+    /// What the request costs: at least 1, at most the capacity of each window.
+    pub cost: u32,
+    /// 1 to [`MAX_WINDOWS`] windows.
+    pub windows: Vec<Window>,
+}
+
+/// The answers to a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecideResponse {
+    /// [`VERSION`].
+    pub version: u32,
+    /// One for each check, in their order.
+    pub answers: Vec<CheckAnswer>,
+}
+
+/// The answer to one check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum CheckAnswer {
+    /// Every window allowed; all are charged.
+    Allowed {
+        /// One for each key, in their order.
+        keys: Vec<KeyAnswer>,
+    },
+    /// At least one window refused; nothing is charged.
+    Rejected {
+        /// One for each key, in their order.
+        keys: Vec<KeyAnswer>,
+    },
+    /// The store could not decide. Nothing was charged, or what was charged will not be spent.
+    Failed {
+        /// Why, for logs and metrics.
+        error: StoreError,
+    },
+}
+
+/// What the windows of one key say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyAnswer {
+    /// One for each window, in their order.
+    pub windows: Vec<WindowAnswer>,
+}
+
+/// What one window says, as it stands after the decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowAnswer {
+    /// What is left.
+    pub remaining: u32,
+    /// Microseconds until more is left than now; 0 when nothing is used.
+    pub reset_us: u64,
+    /// Microseconds until the cost fits; 0 in a window that allowed.
+    pub wait_us: u64,
+}
+
+/// Why a store could not decide. The names are metric values: few, and none comes from a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreError {
+    /// No connection, or it broke.
+    #[error("the store is unreachable")]
+    Unreachable,
+    /// No answer within the shim's timeout.
+    #[error("the store did not answer in time")]
+    Timeout,
+    /// The store answered with an error (wrong type, out of memory, read-only, no permission).
+    #[error("the store refused")]
+    Refused,
+    /// The store's answer does not fit the question.
+    #[error("the store's answer does not fit")]
+    Malformed,
+}
+
+impl From<Decision> for CheckAnswer {
+    fn from(decision: Decision) -> Self {
+        let keys = decision
+            .keys
+            .into_iter()
+            .map(|windows| KeyAnswer { windows: windows.into_iter().map(WindowAnswer::from).collect() })
+            .collect();
+        if decision.allowed { CheckAnswer::Allowed { keys } } else { CheckAnswer::Rejected { keys } }
+    }
+}
+
+impl From<WindowVerdict> for WindowAnswer {
+    fn from(verdict: WindowVerdict) -> Self {
+        let micros = crate::units::micros;
+        Self { remaining: verdict.remaining, reset_us: micros(verdict.reset), wait_us: micros(verdict.wait) }
+    }
+}
+
+impl From<WindowAnswer> for WindowVerdict {
+    fn from(answer: WindowAnswer) -> Self {
+        Self {
+            remaining: answer.remaining,
+            reset: Duration::from_micros(answer.reset_us),
+            wait: Duration::from_micros(answer.wait_us),
+        }
+    }
+}
+
+/// Why a batch is refused: which field, and what is allowed there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct BatchError {
+    /// The field, as in `checks[2].keys[0].cost`.
+    pub field: String,
+    /// What is wrong with it and what is allowed.
+    pub problem: String,
+}
+
+impl DecideRequest {
+    /// Holds the batch to the ranges its fields name. What serde checks (types, windows) is not checked again.
+    pub fn validate(&self) -> Result<(), BatchError> {
+        let refuse = |field: String, problem: String| Err(BatchError { field, problem });
+        if self.version != VERSION {
+            return refuse("version".into(), format!("{} is not spoken here, {VERSION} is", self.version));
+        }
+        if u128::from(self.spend_within_ms) > MAX_SPEND_WITHIN.as_millis() {
+            return refuse("spend_within_ms".into(), format!("at most {}", MAX_SPEND_WITHIN.as_millis()));
+        }
+        if self.checks.is_empty() || self.checks.len() > MAX_CHECKS {
+            return refuse("checks".into(), format!("1 to {MAX_CHECKS} are allowed"));
+        }
+        for (c, check) in self.checks.iter().enumerate() {
+            if check.keys.is_empty() || check.keys.len() > MAX_KEYS {
+                return refuse(format!("checks[{c}].keys"), format!("1 to {MAX_KEYS} are allowed"));
+            }
+            for (k, key) in check.keys.iter().enumerate() {
+                key.validate().map_err(|(field, problem)| BatchError {
+                    field: format!("checks[{c}].keys[{k}].{field}"),
+                    problem,
+                })?;
+                if check.keys.iter().take(k).any(|earlier| earlier.key == key.key) {
+                    return refuse(format!("checks[{c}].keys[{k}].key"), "stands in this check twice".into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl KeyCheck {
+    fn validate(&self) -> Result<(), (&'static str, String)> {
+        if self.key.is_empty() || self.key.len() > MAX_KEY_BYTES {
+            return Err(("key", format!("1 to {MAX_KEY_BYTES} bytes are allowed")));
+        }
+        if !self.key.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(("key", "only printable ASCII without spaces is allowed".into()));
+        }
+        if self.windows.is_empty() || self.windows.len() > MAX_WINDOWS {
+            return Err(("windows", format!("1 to {MAX_WINDOWS} are allowed")));
+        }
+        let most = self.windows.iter().map(Window::capacity).min().unwrap_or(0);
+        if self.cost == 0 || self.cost > most {
+            return Err(("cost", format!("1 to {most} are allowed, what its windows can hold")));
+        }
+        Ok(())
+    }
+}
+
+impl DecideResponse {
+    /// Whether this answers `request`: the same version, and an answer for each check, key and window.
+    pub fn fits(&self, request: &DecideRequest) -> bool {
+        self.version == VERSION
+            && self.answers.len() == request.checks.len()
+            && self.answers.iter().zip(&request.checks).all(|(answer, check)| answer.fits(check))
+    }
+}
+
+impl CheckAnswer {
+    fn fits(&self, check: &Check) -> bool {
+        match self {
+            CheckAnswer::Failed { .. } => true,
+            CheckAnswer::Allowed { keys } | CheckAnswer::Rejected { keys } => {
+                keys.len() == check.keys.len()
+                    && keys.iter().zip(&check.keys).all(|(a, k)| a.windows.len() == k.windows.len())
+            }
+        }
+    }
+}

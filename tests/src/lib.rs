@@ -1,0 +1,6 @@
+//! The harness of the acceptance tests.
+
+pub mod envoy;
+#[cfg(feature = "fake-host")]
+pub mod host;
+pub mod redis;
