@@ -5,6 +5,8 @@
 //! in tests under a clock of their own.
 
 pub mod counter;
+pub mod headers;
+pub mod lane;
 pub mod policy;
 pub mod units;
 pub mod window;
