@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn reads_what_a_host_hands_over_with_bytes_that_are_no_text() {
-        let headers = Headers::parse(layout(&[(b":path", b"/"), (b"x", b"\xff\x00\x80"), (b"x", b"2")])).unwrap();
+        let headers =
+            Headers::parse(layout(&[(b":path", b"/"), (b"x", b"\xff\x00\x80"), (b"x", b"2")])).unwrap();
         assert_eq!(headers.first("x"), Some(&b"\xff\x00\x80"[..]));
         assert_eq!(headers.all("x").collect::<Vec<_>>(), [&b"\xff\x00\x80"[..], b"2"]);
         assert_eq!(headers.first("y"), None);

@@ -62,9 +62,17 @@ fn any_one_carrier_marks_the_request() {
 
 #[test]
 fn an_untrusted_flag_is_stripped_from_every_carrier_and_the_request_is_normal() {
-    let pairs = [("baggage", "a=1,shadow=true"), ("x-shadow", "1"), ("x-lane", "shadow"), ("tracestate", "v=1,vendor=x")];
+    let pairs = [
+        ("baggage", "a=1,shadow=true"),
+        ("x-shadow", "1"),
+        ("x-lane", "shadow"),
+        ("tracestate", "v=1,vendor=x"),
+    ];
     let sorting = sorted(shadow_entry(), UNTRUSTED, &pairs);
-    assert_eq!((sorting.lane, sorting.forged.as_slice(), sorting.turned_away), (NORMAL_LANE, &[1][..], false));
+    assert_eq!(
+        (sorting.lane, sorting.forged.as_slice(), sorting.turned_away),
+        (NORMAL_LANE, &[1][..], false)
+    );
     assert_eq!(
         edits(&sorting),
         [
