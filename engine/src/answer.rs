@@ -16,6 +16,20 @@ use crate::window::Window;
 /// Tells that the store did not decide, and what stood in for it: `local`, `open` or `closed`.
 pub const FALLBACK_HEADER: &str = "x-lanekeeper-fallback";
 
+/// The older header that says what is left.
+pub const LEGACY_REMAINING: &str = "x-ratelimit-remaining";
+
+/// A header for the answer of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerHeader {
+    /// Its lower-case name.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+    /// Whether it takes the place of the upstream's own; else it is a list, and joins it.
+    pub replaces: bool,
+}
+
 /// An answer made by the filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -113,19 +127,29 @@ impl<'a> Shown<'a> {
 }
 
 /// The headers for the answer to a request that was admitted. `fallback` is what stood in for the store.
-pub fn headers(
-    responses: &Responses,
-    shown: &Shown<'_>,
-    fallback: Option<OnFailure>,
-) -> Vec<(&'static str, String)> {
-    let mut headers = Vec::new();
-    if let Some(tightest) = shown.tightest() {
-        limit_headers(&mut headers, responses, shown, tightest);
-    }
-    if let Some(mode) = fallback {
-        headers.push((FALLBACK_HEADER, mode.name().to_owned()));
-    }
+pub fn headers(responses: &Responses, shown: &Shown<'_>, fallback: Option<OnFailure>) -> Vec<AnswerHeader> {
+    let mut headers =
+        shown.tightest().map(|closest| limit_headers(responses, shown, closest)).unwrap_or_default();
+    let name_fallback = |mode: OnFailure| mode.name().to_owned();
+    headers.extend(fallback.map(name_fallback).map(|value| AnswerHeader {
+        name: FALLBACK_HEADER,
+        value,
+        replaces: true,
+    }));
     headers
+}
+
+/// Whether the upstream says in its own older headers that less is left than `headers` say. The stricter of two
+/// limiters is the one that clients must hear.
+pub fn upstream_is_stricter(
+    headers: &[AnswerHeader],
+    upstream_remaining: &dyn Fn() -> Option<Vec<u8>>,
+) -> bool {
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let ours = headers.iter().find(|header| header.name == LEGACY_REMAINING).and_then(|h| number(&h.value));
+    let Some(ours) = ours else { return false };
+    let theirs = upstream_remaining().and_then(|value| String::from_utf8(value).ok());
+    theirs.and_then(|text| number(&text)).is_some_and(|theirs| theirs < ours)
 }
 
 /// The answer to a request that `hit`, one of the shown windows, rejected.
@@ -143,7 +167,8 @@ pub fn over_limit(
     let policy = shown.item(&hit).map(|item| item.name.as_str()).unwrap_or_default();
     let detail = format!("limit {limit} has nothing left for this {key} in its window of {window}");
     let mut headers = vec![("retry-after", seconds(hit.wait).max(1).to_string())];
-    limit_headers(&mut headers, responses, shown, &hit);
+    headers
+        .extend(limit_headers(responses, shown, &hit).into_iter().map(|header| (header.name, header.value)));
     if let Some(mode) = fallback {
         headers.push((FALLBACK_HEADER, mode.name().to_owned()));
     }
@@ -229,25 +254,25 @@ impl OnFailure {
     }
 }
 
-fn limit_headers(
-    headers: &mut Vec<(&'static str, String)>,
-    responses: &Responses,
-    shown: &Shown<'_>,
-    closest: &ShownWindow,
-) {
-    let (Some(item), Some((_, _, window))) = (shown.item(closest), shown.window(closest)) else { return };
+fn limit_headers(responses: &Responses, shown: &Shown<'_>, closest: &ShownWindow) -> Vec<AnswerHeader> {
+    let mut headers = Vec::new();
+    let (Some(item), Some((_, _, window))) = (shown.item(closest), shown.window(closest)) else {
+        return headers;
+    };
     let (remaining, reset) = (closest.remaining, seconds(closest.reset));
+    let mut add = |name, value, replaces| headers.push(AnswerHeader { name, value, replaces });
     if responses.draft_headers {
         let items: Vec<&str> =
             shown.windows.iter().filter_map(|w| shown.item(w)).map(|i| i.item.as_str()).collect();
-        headers.push(("ratelimit-policy", items.join(",")));
-        headers.push(("ratelimit", format!("\"{}\";r={remaining};t={reset}", item.name)));
+        add("ratelimit-policy", items.join(","), false);
+        add("ratelimit", format!("\"{}\";r={remaining};t={reset}", item.name), false);
     }
     if responses.legacy_headers {
-        headers.push(("x-ratelimit-limit", window.limit().to_string()));
-        headers.push(("x-ratelimit-remaining", remaining.to_string()));
-        headers.push(("x-ratelimit-reset", reset.to_string()));
+        add("x-ratelimit-limit", window.limit().to_string(), true);
+        add(LEGACY_REMAINING, remaining.to_string(), true);
+        add("x-ratelimit-reset", reset.to_string(), true);
     }
+    headers
 }
 
 /// Whole seconds, rounded up, so that whoever waits as long as told is not told to wait again.

@@ -185,14 +185,9 @@ impl Share {
         self.0
     }
 
-    /// Whether a draw falls within this share. `chance` draws evenly from all of `u32`, and only where the
-    /// share is neither nothing nor all.
-    pub fn holds_for(self, chance: &dyn Fn() -> u32) -> bool {
-        match self {
-            Share::NONE => false,
-            Share::ALL => true,
-            Share(millionths) => (u64::from(chance()) * u64::from(Self::ALL.0)) >> 32 < u64::from(millionths),
-        }
+    /// Whether `chance`, drawn evenly from all of `u32`, falls within this share.
+    pub fn holds(self, chance: u32) -> bool {
+        (u64::from(chance) * u64::from(Self::ALL.0)) >> 32 < u64::from(self.0)
     }
 }
 

@@ -17,11 +17,11 @@
 
 use std::net::IpAddr;
 
-use crate::answer::{self, Refusal, Reply, Shown, ShownWindow};
+use crate::answer::{self, AnswerHeader, Refusal, Reply, Shown, ShownWindow};
 use crate::headers::Headers;
 use crate::lane::{self, HeaderEdit};
 use crate::matcher::Target;
-use crate::policy::{Cost, Limit, LimitVerdict, OnFailure, OnMissingKey, Policy};
+use crate::policy::{Cost, Limit, LimitVerdict, OnFailure, OnMissingKey, Policy, Share};
 use crate::subject::store_keys;
 use crate::wire::{Check, CheckAnswer};
 
@@ -114,7 +114,7 @@ enum State {
     /// Its checks wait for an answer.
     Pending { questions: Vec<Question>, fallback: bool },
     /// It goes on; these headers belong into its answer.
-    Admitted { headers: Vec<(&'static str, String)> },
+    Admitted { headers: Vec<AnswerHeader> },
     /// It was answered here.
     Rejected,
 }
@@ -209,12 +209,18 @@ impl Request {
         }
     }
 
-    /// What belongs into the headers of its answer.
-    pub fn answer_headers(&self) -> &[(&'static str, String)] {
-        match &self.state {
-            State::Admitted { headers } => headers,
+    /// What belongs into the headers of its answer. `upstream_remaining` is asked for the upstream's own
+    /// [`answer::LEGACY_REMAINING`] header, and only where the policy writes such headers.
+    pub fn answer_headers(
+        &self,
+        upstream_remaining: &dyn Fn() -> Option<Vec<u8>>,
+    ) -> impl Iterator<Item = &AnswerHeader> {
+        let headers = match &self.state {
+            State::Admitted { headers } => headers.as_slice(),
             State::Pending { .. } | State::Rejected => &[],
-        }
+        };
+        let upstream_is_stricter = answer::upstream_is_stricter(headers, upstream_remaining);
+        headers.iter().filter(move |header| !(header.replaces && upstream_is_stricter))
     }
 
     /// The limits' decisions since the last call.
@@ -236,7 +242,10 @@ impl Request {
                 return self.reject(policy, &Refusal::TurnedAway { limit });
             };
             let keys = store_keys(&limit.key_prefix, count, &target, facts.client);
-            let is_enforced = count.enforce.holds_for(facts.chance);
+            let is_enforced = match count.enforce {
+                Share::ALL => true,
+                share => share.holds((facts.chance)()),
+            };
             if let (Some(missing), OnMissingKey::Reject, true) =
                 (keys.missing, count.on_missing_key, is_enforced)
             {
