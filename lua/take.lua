@@ -16,6 +16,7 @@
 --
 -- A subject's hash
 --   t                  the latest moment it has seen, us
+--   e                  when it expires, ms
 --   <name>:n           sliding window: requests counted        <name>:d   token bucket: debt
 --   <name>:o           its oldest bucket in use                <name>:f   its debt is repaid from here on, us
 --   <name>:<index>     requests of one bucket
@@ -23,12 +24,13 @@
 -- burst keeps what is used; changing `per`, or a token bucket's rate, starts afresh. Fields of a window that is
 -- no longer asked for stay until the subject rests, so that two nodes with two policies do not erase each other.
 --
--- The hash expires when every window is as if fresh; a rejected check creates nothing and charges nothing. All
--- reads come before the first write, so that a key of a wrong type refuses the check with nothing charged.
+-- The hash expires when every window is as if fresh: at a moment, not after a span, so that it never goes early.
+-- A rejected check creates nothing and charges nothing. All reads of counters come before the first write, so
+-- that a key of a wrong type refuses the check with nothing charged.
 --
--- Cost     per key: one HMGET; when allowed one HSET, one PTTL, mostly one PEXPIRE, and one HINCRBY for each
---          sliding window. Buckets are read only to forget them (each once) and, when rejected, from the oldest
---          up to the one that makes room.
+-- Cost     per key: one HMGET; when allowed one HSET, mostly one PEXPIREAT, and one HINCRBY for each sliding
+--          window; when rejected one HSET. Buckets are read only to forget them (each once) and, when
+--          rejected, from the oldest up to the one that makes room.
 
 local SMALLEST_READ, LARGEST_READ = 4, 256
 -- So many empty buckets in a row stand only where charges are dated several windows ahead.
@@ -216,7 +218,7 @@ local algorithms = {s = sliding, b = token_bucket}
 -- Reads a subject as the arguments from `at` describe it; returns it and where the next one's begin.
 local function open_subject(key, at)
   local subject = {key = key, cost = tonumber(ARGV[at]), windows = {}}
-  local fields, next_at = {'t'}, at + 2
+  local fields, next_at = {'t', 'e'}, at + 2
   for i = 1, tonumber(ARGV[at + 1]) do
     local name = ARGV[next_at]
     local window = {key = key, name = name, algorithm = algorithms[string.sub(name, 1, 1)], at = next_at}
@@ -227,18 +229,19 @@ local function open_subject(key, at)
   end
   local stored = redis.call('HMGET', key, unpack(fields))
   subject.known = stored[1] ~= false
-  subject.seen = math.max(now, tonumber(stored[1] or 0))
+  subject.seen, subject.expires_ms = math.max(now, tonumber(stored[1] or 0)), tonumber(stored[2] or 0)
   for i, window in ipairs(subject.windows) do
     local unit, per_unit = tonumber(ARGV[window.at + 2]), tonumber(ARGV[window.at + 3])
     window.capacity, window.stale = tonumber(ARGV[window.at + 1]), {}
-    window.algorithm.open(window, unit, per_unit, tonumber(stored[2 * i] or 0), tonumber(stored[2 * i + 1] or 0))
+    local first, second = tonumber(stored[2 * i + 1] or 0), tonumber(stored[2 * i + 2] or 0)
+    window.algorithm.open(window, unit, per_unit, first, second)
     window.algorithm.settle(window, subject.seen)
   end
   return subject, next_at
 end
 
 local function save(subject)
-  local values = {'t', text(subject.seen)}
+  local values = {'t', text(subject.seen), 'e', text(subject.expires_ms)}
   for _, window in ipairs(subject.windows) do
     local numbers = {window.algorithm.numbers(window)}
     for i, field in ipairs(window.algorithm.fields) do
@@ -255,11 +258,13 @@ local function charge(subject)
   for _, window in ipairs(subject.windows) do
     idle_at = math.max(idle_at, window.algorithm.charge(window, dated, subject.cost))
   end
+  -- Never sooner than it stands already: another window may need the hash for longer than those of this check.
+  local expires_ms = math.max(subject.expires_ms, math.ceil(idle_at / 1000))
+  local later = expires_ms > subject.expires_ms
+  subject.expires_ms = expires_ms
   save(subject)
-  -- Never sooner than it already stands: another window may need the hash for longer than those of this check.
-  local lives_ms = math.ceil((idle_at - now) / 1000)
-  if lives_ms > redis.call('PTTL', subject.key) then
-    redis.call('PEXPIRE', subject.key, text(lives_ms))
+  if later then
+    redis.call('PEXPIREAT', subject.key, text(expires_ms))
   end
 end
 
