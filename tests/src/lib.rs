@@ -10,4 +10,4 @@ pub mod redis;
 pub mod shim_process;
 mod tools;
 pub mod upstream;
-mod wait;
+pub mod wait;
