@@ -12,9 +12,26 @@ use regex_lite::Regex;
 
 use crate::window::Window;
 
+mod commands;
+mod document;
+mod duration;
 mod error;
+mod inherit;
+mod json;
+mod keys;
+mod lanes;
+mod limits;
+mod matches;
+mod names;
+mod read;
+mod responses;
+mod store;
+mod windows;
+mod words;
 
+pub use document::MAX_BYTES;
 pub use error::PolicyError;
+pub use read::{field_path, item_path};
 
 /// A whole policy.
 #[derive(Clone, Debug)]
@@ -365,3 +382,6 @@ pub enum Body {
     /// None.
     None,
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// One error of a policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PolicyError {
     /// Where: `rate_limits.ads.windows[0].per`. Empty for the document itself.
     pub path: String,

@@ -12,7 +12,7 @@ use lanekeeper_tests::host::{Builder, Host, LogLine, VmId, built_module};
 
 fn probe_path() -> PathBuf {
     built_module("LANEKEEPER_SDK_PROBE_WASM", "sdk_probe.wasm", &["release", "debug"])
-        .expect("no built probe: run `cargo build -p sdk-probe --target wasm32-wasip1 --release`")
+        .expect("no built probe: run `cargo xtask test`, or `cargo build -p sdk-probe --target wasm32-wasip1 --release`")
 }
 
 /// A host that is about to run the probe.

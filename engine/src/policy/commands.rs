@@ -1,0 +1,29 @@
+//! The commands: business names for what is called.
+
+use super::read::Node;
+use super::{Command, matches};
+
+/// The most entries. Each request is held against them in turn.
+const MAX_COMMANDS: usize = 1000;
+
+/// Reads `commands`. A name may stand there more than once, for requests that come in several forms.
+pub(super) fn read(node: &Node<'_>) -> Option<Vec<Command>> {
+    let read: Vec<Option<Command>> = node.list(MAX_COMMANDS)?.iter().map(read_command).collect();
+    read.into_iter().collect()
+}
+
+fn read_command(node: &Node<'_>) -> Option<Command> {
+    let fields = node.fields(&["command", "match"], &[])?;
+    let name = fields.need("command", ": the name").and_then(|node| node.command_name());
+    let matches = fields.need("match", ": the requests it names").and_then(|node| matches::of_command(&node));
+    Some(Command { name: name?.to_owned(), matches: matches? })
+}
+
+/// Every name that stands in `commands`, each once, also of entries that are wrong in another way.
+pub(super) fn names<'a>(node: Option<&Node<'a>>) -> Vec<&'a str> {
+    let items = node.and_then(|node| node.value().as_array()).into_iter().flatten();
+    let mut names: Vec<&str> = items.filter_map(|item| item.get("command")?.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}

@@ -1,0 +1,283 @@
+//! A cursor over the document that knows where it is, and notes errors instead of returning at the first.
+//!
+//! serde's derived readers stop at the first error and name no path. Here every reading function returns an
+//! `Option`: `None` means that what is wrong has been noted, so callers read all they can before they give up.
+//! Nothing recurses: each function descends only where the policy language does.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value};
+
+use super::PolicyError;
+use super::words::{did_you_mean, listed, shown};
+
+/// The longest text that a policy may hold, in bytes.
+pub(super) const MAX_TEXT: usize = 1024;
+
+/// The errors found so far.
+#[derive(Default)]
+pub(super) struct Report(Cell<Vec<PolicyError>>);
+
+impl Report {
+    pub(super) fn add(&self, error: PolicyError) {
+        let mut errors = self.0.take();
+        errors.push(error);
+        self.0.set(errors);
+    }
+
+    /// All errors, each once: a field that lanes inherit is read once for each of them.
+    pub(super) fn into_errors(self) -> Vec<PolicyError> {
+        let mut errors = self.0.into_inner();
+        let mut seen = BTreeSet::new();
+        errors.retain(|error| seen.insert(error.clone()));
+        errors
+    }
+}
+
+/// The path of the field `name` of the object at `path`, as errors write it.
+pub fn field_path(path: &str, name: &str) -> String {
+    let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    match (path, plain) {
+        ("", true) => name.to_owned(),
+        (_, true) => format!("{path}.{name}"),
+        (_, false) => format!("{path}[{}]", shown(&Value::from(name))),
+    }
+}
+
+/// The path of the item `index` of the list at `path`, as errors write it.
+pub fn item_path(path: &str, index: usize) -> String {
+    format!("{path}[{index}]")
+}
+
+/// A value of the document and its place.
+#[derive(Clone)]
+pub(super) struct Node<'a> {
+    value: &'a Value,
+    path: String,
+    report: &'a Report,
+}
+
+impl<'a> Node<'a> {
+    pub(super) fn root(value: &'a Value, report: &'a Report) -> Self {
+        Self { value, path: String::new(), report }
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The value without judging it.
+    pub(super) fn value(&self) -> &'a Value {
+        self.value
+    }
+
+    /// Notes what is wrong with this value.
+    pub(super) fn note(&self, problem: impl Display) {
+        let (path, value) = (self.path.clone(), shown(self.value));
+        self.report.add(PolicyError { path, value, problem: problem.to_string() });
+    }
+
+    /// Notes what is wrong with this value, and gives up on it.
+    pub(super) fn refuse<T>(&self, problem: impl Display) -> Option<T> {
+        self.note(problem);
+        None
+    }
+
+    /// This value if `good`; else notes `problem`.
+    pub(super) fn demand(&self, good: bool, problem: impl Display) -> Option<()> {
+        if good { Some(()) } else { self.refuse(problem) }
+    }
+
+    fn child(&self, value: &'a Value, path: String) -> Node<'a> {
+        Node { value, path, report: self.report }
+    }
+
+    /// An object with fields of these names and no others. `later` names fields of the language that this
+    /// version does not have.
+    pub(super) fn fields(&self, allowed: &'static [&'static str], later: &[&str]) -> Option<Fields<'a>> {
+        let Value::Object(map) = self.value else {
+            return self.refuse(format_args!("must be an object with the fields {}", listed(allowed)));
+        };
+        for (name, value) in sorted(map) {
+            let child = || self.child(value, field_path(&self.path, name));
+            if later.contains(&name) {
+                child().note(unsupported(allowed));
+            } else if !allowed.contains(&name) {
+                let hint = did_you_mean(name, allowed.iter().copied());
+                child().note(format_args!("is an unknown field; allowed: {}{hint}", listed(allowed)));
+            }
+        }
+        Some(Fields { node: self.clone(), map, base: None })
+    }
+
+    /// The entries of an object whose field names the operator chose: 1 to `most`, in the order of their names.
+    pub(super) fn entries(&self, most: usize) -> Option<Vec<(&'a str, Node<'a>)>> {
+        let Value::Object(map) = self.value else {
+            return self.refuse("must be an object of named entries");
+        };
+        self.demand(!map.is_empty(), "must not be empty: write an entry, or leave it out")?;
+        self.demand(map.len() <= most, format_args!("must have at most {most} entries"))?;
+        let entries =
+            sorted(map).map(|(name, value)| (name, self.child(value, field_path(&self.path, name))));
+        Some(entries.collect())
+    }
+
+    /// The items of a list: 1 to `most`.
+    pub(super) fn list(&self, most: usize) -> Option<Vec<Node<'a>>> {
+        let Value::Array(items) = self.value else {
+            return self.refuse("must be a list");
+        };
+        self.demand(!items.is_empty(), "must not be empty: write an item, or leave it out")?;
+        self.demand(items.len() <= most, format_args!("must have at most {most} items"))?;
+        let items = items.iter().enumerate();
+        Some(items.map(|(index, item)| self.child(item, item_path(&self.path, index))).collect())
+    }
+
+    /// A list of 1 to `most`, all of which `read` accepts and none of which stands there twice.
+    pub(super) fn list_of<T: PartialEq>(
+        &self,
+        most: usize,
+        read: impl Fn(&Node<'a>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let items = self.list(most)?;
+        let count = items.len();
+        let mut good = Vec::new();
+        for item in items {
+            let Some(value) = read(&item) else { continue };
+            if good.contains(&value) {
+                item.note("stands in this list twice");
+            } else {
+                good.push(value);
+            }
+        }
+        (good.len() == count).then_some(good)
+    }
+
+    /// A text of 1 to [`MAX_TEXT`] bytes without control characters.
+    pub(super) fn text(&self) -> Option<&'a str> {
+        let text = match self.value {
+            Value::String(text) => text,
+            Value::Number(_) | Value::Bool(_) => return self.refuse("must be a text: write it in quotes"),
+            _ => return self.refuse("must be a text"),
+        };
+        self.demand(!text.is_empty(), "must not be empty")?;
+        self.demand(text.len() <= MAX_TEXT, format_args!("must be at most {MAX_TEXT} bytes long"))?;
+        self.demand(!text.chars().any(char::is_control), "must not hold control characters")?;
+        Some(text)
+    }
+
+    /// `true` or `false`.
+    pub(super) fn truth(&self) -> Option<bool> {
+        self.value.as_bool().or_else(|| self.refuse("must be true or false"))
+    }
+
+    /// A whole number within `range`. `10.0` is 10: Envoy hands numbers over as doubles.
+    pub(super) fn whole(&self, range: RangeInclusive<u32>) -> Option<u32> {
+        self.whole_and(range, "")
+    }
+
+    /// As [`Node::whole`]; `because` stands behind the range in the error.
+    pub(super) fn whole_and(&self, range: RangeInclusive<u32>, because: &str) -> Option<u32> {
+        whole(self.value).filter(|number| range.contains(number)).or_else(|| {
+            let quoted = if self.value.is_string() { "; write it without quotes" } else { "" };
+            let (from, to) = (range.start(), range.end());
+            self.refuse(format_args!("must be a whole number from {from} to {to}{because}{quoted}"))
+        })
+    }
+
+    /// One of these words. `later` are words of the language that this version does not have.
+    pub(super) fn one_of<T: Clone>(&self, words: &[(&str, T)], later: &[&str]) -> Option<T> {
+        let written = self.value.as_str().unwrap_or_default();
+        if let Some((_, meant)) = words.iter().find(|(word, _)| *word == written) {
+            return Some(meant.clone());
+        }
+        let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        if later.contains(&written) {
+            return self.refuse(unsupported(&names));
+        }
+        let hint = did_you_mean(written, names.iter().copied());
+        self.refuse(format_args!("must be one of {}{hint}", listed(&names)))
+    }
+}
+
+/// What is said of a part of the language that this version does not have.
+pub(super) fn unsupported(supported: &[&str]) -> String {
+    format!("is not supported by this version; supported: {}", listed(supported))
+}
+
+/// In the order of their names, whatever order serde_json's map was built to keep.
+fn sorted(map: &Map<String, Value>) -> impl Iterator<Item = (&str, &Value)> {
+    let mut entries: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value)).collect();
+    entries.sort_unstable_by_key(|(name, _)| *name);
+    entries.into_iter()
+}
+
+fn whole(value: &Value) -> Option<u32> {
+    if let Some(number) = value.as_u64() {
+        return u32::try_from(number).ok();
+    }
+    let number = value.as_f64()?;
+    let fits = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
+    // The conversion is exact: the number is whole and within u32.
+    fits.then_some(number as u32)
+}
+
+/// The fields of an object.
+pub(super) struct Fields<'a> {
+    node: Node<'a>,
+    map: &'a Map<String, Value>,
+    base: Option<(Node<'a>, &'a Map<String, Value>)>,
+}
+
+impl<'a> Fields<'a> {
+    /// Takes what these fields leave out from `base`, if that is an object.
+    pub(super) fn inherit(mut self, base: &Node<'a>) -> Self {
+        self.base = base.value.as_object().map(|map| (base.clone(), map));
+        self
+    }
+
+    /// The object itself.
+    pub(super) fn node(&self) -> &Node<'a> {
+        &self.node
+    }
+
+    /// The field, where it is written: here, or else in what these fields inherit from.
+    pub(super) fn get(&self, name: &str) -> Option<Node<'a>> {
+        let base = self.base.as_ref().map(|(node, map)| (node, *map));
+        std::iter::once((&self.node, self.map)).chain(base).find_map(|(node, map)| {
+            map.get(name).map(|value| node.child(value, field_path(&node.path, name)))
+        })
+    }
+
+    /// A field that must be there; `hint` ends the error when it is not.
+    pub(super) fn need(&self, name: &str, hint: &str) -> Option<Node<'a>> {
+        self.get(name).or_else(|| {
+            let owner = self.base.as_ref().map_or(&self.node, |(base, _)| base);
+            let problem = format!("is required{hint}");
+            owner.report.add(PolicyError {
+                path: field_path(&owner.path, name),
+                value: String::new(),
+                problem,
+            });
+            None
+        })
+    }
+
+    /// What `read` makes of the field, or `default` when it is left out.
+    pub(super) fn or<T>(
+        &self,
+        name: &str,
+        default: T,
+        read: impl FnOnce(Node<'a>) -> Option<T>,
+    ) -> Option<T> {
+        self.get(name).map_or(Some(default), read)
+    }
+
+    /// What `read` makes of the field, if it is there.
+    pub(super) fn maybe<T>(&self, name: &str, read: impl FnOnce(Node<'a>) -> Option<T>) -> Option<Option<T>> {
+        self.get(name).map_or(Some(None), |node| read(node).map(Some))
+    }
+}
