@@ -10,4 +10,5 @@
 
 mod host {
     mod fake_host;
+    mod plugin;
 }

@@ -7,6 +7,7 @@ pub mod envoy;
 pub mod host;
 mod process;
 pub mod redis;
+pub mod scenario;
 pub mod shim_process;
 mod tools;
 pub mod upstream;

@@ -1,0 +1,119 @@
+//! The built plugin on the fake host.
+
+mod bad_input;
+mod counters;
+mod life;
+mod scenarios;
+mod store;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use lanekeeper_engine::units::{Timestamp, micros};
+use lanekeeper_engine::wire::{DecideRequest, DecideResponse, SHIM_HEADER, VERSION};
+use lanekeeper_shim::memory::MemoryStore;
+use lanekeeper_shim::store::Store as _;
+use lanekeeper_tests::host::{Answer, Callout, Host, Request, State, Stream};
+use serde_json::{Value, json};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// The shim's embedded store on the host's wall clock, in place of the shim.
+#[derive(Clone)]
+struct Store {
+    memory: Rc<MemoryStore>,
+    clock: Arc<AtomicU64>,
+    away: Rc<Cell<bool>>,
+}
+
+impl Store {
+    fn new() -> Self {
+        let clock = Arc::new(AtomicU64::new(0));
+        let read = Arc::clone(&clock);
+        let memory = MemoryStore::with_clock(move || Timestamp::from_micros(read.load(Ordering::Relaxed)));
+        Self { memory: Rc::new(memory), clock, away: Rc::default() }
+    }
+
+    fn answer(&self, host: &Host, callout: &Callout) -> Answer {
+        self.clock.store(micros(host.wall()), Ordering::Relaxed);
+        let question: DecideRequest = serde_json::from_slice(&callout.body).unwrap();
+        question.validate().unwrap();
+        let within = Duration::from_millis(question.spend_within_ms.into());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let answers = runtime.block_on(self.memory.decide(&question.checks, within));
+        ours(DecideResponse { version: VERSION, answers })
+    }
+
+    /// Answers every callout of this host at once, or refuses the connection while it is away.
+    fn serve(&self, host: &Host) {
+        let (store, weak) = (self.clone(), host.clone());
+        host.answer_callouts(move |callout| {
+            Some(if store.away.get() { Answer::connect_failure() } else { store.answer(&weak, callout) })
+        });
+    }
+}
+
+/// An answer as the shim makes it.
+fn ours(response: DecideResponse) -> Answer {
+    Answer::response(200, [(SHIM_HEADER, "1")], serde_json::to_vec(&response).unwrap())
+}
+
+/// `per_user`, so many a minute, without a store.
+fn standalone(limit: u32) -> Value {
+    json!({
+        "version": 1,
+        "rate_limits": {
+            "per_user": {"keys": {"user": [{"header": "x-user"}]}, "windows": [{"limit": limit, "per": "1m"}]},
+        },
+    })
+}
+
+/// The same with a store.
+fn with_store(limit: u32, on_failure: &str) -> Value {
+    let mut policy = standalone(limit);
+    policy["store"] = json!({"cluster": "lanekeeper", "timeout": "20ms", "on_failure": on_failure});
+    policy
+}
+
+fn start(policy: &Value, workers: usize) -> Host {
+    Host::start(&policy.to_string(), workers).unwrap()
+}
+
+fn by(user: &str) -> Request {
+    Request::get("/").header("x-user", user)
+}
+
+/// The status that the client got, or will get from an upstream that answers 200.
+fn status(stream: &Stream) -> u32 {
+    match stream.state() {
+        State::Continued => 200,
+        State::Replied(reply) => reply.status,
+        other => panic!("undecided: {other:?}"),
+    }
+}
+
+fn fallback(stream: &Stream) -> Option<String> {
+    match stream.state() {
+        State::Continued => stream.respond([(":status", "200")]).unwrap().text("x-lanekeeper-fallback"),
+        State::Replied(reply) => reply.headers.text("x-lanekeeper-fallback"),
+        other => panic!("undecided: {other:?}"),
+    }
+}
+
+fn decisions(host: &Host, lane: &str, limit: &str, outcome: &str, source: &str) -> u64 {
+    let name = format!("lanekeeper.decisions_total.lane.{lane}.limit.{limit}.outcome.{outcome}.source.{source}");
+    host.counter(&name).unwrap_or(0)
+}
+
+fn store_calls(host: &Host, outcome: &str) -> u64 {
+    host.counter(&format!("lanekeeper.store_calls_total.outcome.{outcome}")).unwrap_or(0)
+}
+
+/// Nothing trapped, and nothing was done that a host answers with an assertion or a hung stream.
+fn behaved(host: &Host) {
+    assert_eq!(host.traps(), []);
+    assert_eq!(host.misuses(), Vec::<String>::new());
+}

@@ -1,0 +1,90 @@
+//! The scenarios that a real Envoy runs too.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use lanekeeper_tests::host::{Host, Request, State};
+use lanekeeper_tests::scenario::{HeaderList, Proxy, SCENARIOS, Seen, Sender, policy};
+
+use super::{Store, behaved, decisions};
+
+struct Fake {
+    host: Host,
+    store: Store,
+    sent: usize,
+}
+
+impl Fake {
+    fn start() -> Self {
+        let host = Host::start(&policy("10.0.0.0/8").to_string(), 2).unwrap();
+        let store = Store::new();
+        store.serve(&host);
+        Self { host, store, sent: 0 }
+    }
+}
+
+fn list<'a>(headers: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> HeaderList {
+    headers.map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value.to_vec())).collect()
+}
+
+impl Proxy for Fake {
+    fn send(&mut self, sender: Sender, headers: &[(&str, &[u8])]) -> Result<Seen> {
+        let address = match sender {
+            Sender::Trusted => "10.0.0.1:4000",
+            Sender::Untrusted => "[2001:db8::9]:4000",
+        };
+        let mut request = Request::get("/").property(&["source", "address"], address);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        // the two workers take turns
+        self.sent += 1;
+        let stream = self.host.worker(self.sent % 2).request(request);
+        let seen = match stream.state() {
+            State::Continued => Seen {
+                status: 200,
+                answer: list(stream.respond([(":status", "200")]).unwrap().iter()),
+                body: String::new(),
+                upstream: stream.upstream().headers.map(|headers| list(headers.iter())),
+            },
+            State::Replied(reply) => Seen {
+                status: u16::try_from(reply.status)?,
+                answer: list(reply.headers.iter()),
+                body: String::from_utf8(reply.body)?,
+                upstream: None,
+            },
+            other => panic!("undecided: {other:?}"),
+        };
+        stream.end();
+        Ok(seen)
+    }
+
+    fn stop_store(&mut self) -> Result<()> {
+        self.store.away.set(true);
+        Ok(())
+    }
+
+    fn start_store(&mut self) -> Result<()> {
+        self.store.away.set(false);
+        self.host.advance(Duration::from_secs(1));
+        // each worker has its own circuit, and one request of each is its probe
+        for _ in 0..2 {
+            self.send(Sender::Trusted, &[("x-user", b"probe")])?;
+        }
+        Ok(())
+    }
+
+    fn decisions(&self, lane: &str, limit: &str, outcome: &str) -> Result<u64> {
+        let sources = ["store", "local", "open", "closed", "policy"];
+        Ok(sources.into_iter().map(|source| decisions(&self.host, lane, limit, outcome, source)).sum())
+    }
+}
+
+#[test]
+fn every_scenario_holds_on_the_fake_host() {
+    for (name, scenario) in SCENARIOS {
+        let mut fake = Fake::start();
+        scenario(&mut fake).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        behaved(&fake.host);
+    }
+}

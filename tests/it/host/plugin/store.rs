@@ -1,0 +1,251 @@
+//! Questions to the store: shared, answered, late, lost, broken.
+
+use lanekeeper_engine::wire::{DecideRequest, SHIM_HEADER};
+use lanekeeper_tests::host::{Answer, Callout, Host, Request, State, Status, Stream, Times};
+use serde_json::json;
+
+use super::{MS, Store, behaved, by, decisions, fallback, start, status, store_calls, with_store};
+
+fn checks(callout: &Callout) -> usize {
+    serde_json::from_slice::<DecideRequest>(&callout.body).unwrap().checks.len()
+}
+
+/// A worker with one paused request of `u`.
+fn one_waiting(on_failure: &str) -> (Host, Stream) {
+    let host = start(&with_store(2, on_failure), 1);
+    let stream = host.worker(0).request(by("u"));
+    assert_eq!(stream.state(), State::Paused);
+    (host, stream)
+}
+
+#[test]
+fn a_request_waits_for_the_store_and_goes_on_with_its_answer() {
+    let (host, stream) = one_waiting("local");
+    let callout = host.callouts().remove(0);
+    assert_eq!(callout.headers.text(":path").unwrap(), "/v1/decide");
+    assert_eq!(callout.timeout, Some(20 * MS));
+    host.answer(&callout, Store::new().answer(&host, &callout));
+    assert_eq!(status(&stream), 200);
+    let headers = stream.respond([(":status", "200")]).unwrap();
+    assert_eq!(headers.text("ratelimit").unwrap(), r#""per_user";r=1;t=61"#);
+    assert_eq!((store_calls(&host, "answered"), decisions(&host, "normal", "per_user", "admitted", "store")), (1, 1));
+    behaved(&host);
+}
+
+#[test]
+fn whoever_comes_while_two_callouts_are_under_way_shares_the_next() {
+    let host = start(&with_store(100, "local"), 1);
+    let streams: Vec<Stream> = (0..50).map(|_| host.worker(0).request(by("u"))).collect();
+    assert_eq!(host.callouts().iter().map(checks).collect::<Vec<_>>(), [1, 1]);
+    let store = Store::new();
+    let first = host.callouts().remove(0);
+    host.answer(&first, store.answer(&host, &first));
+    assert_eq!(host.callouts().iter().map(checks).collect::<Vec<_>>(), [1, 48]);
+    store.serve(&host);
+    for callout in host.callouts() {
+        host.answer(&callout, store.answer(&host, &callout));
+    }
+    assert!(streams.iter().all(|stream| status(stream) == 200));
+    assert_eq!(store_calls(&host, "answered"), 3);
+    behaved(&host);
+}
+
+#[test]
+fn a_batch_is_bounded_so_that_resumes_nest_no_deeper() {
+    let host = start(&with_store(100_000, "local"), 1);
+    let streams: Vec<Stream> = (0..1000).map(|_| host.worker(0).request(by("u"))).collect();
+    let store = Store::new();
+    while let Some(callout) = host.callouts().first().cloned() {
+        assert!(checks(&callout) <= 64);
+        host.answer(&callout, store.answer(&host, &callout));
+    }
+    assert!(streams.iter().all(|stream| status(stream) == 200));
+    assert!(host.worker(0).deepest_nesting() <= 65, "{}", host.worker(0).deepest_nesting());
+    behaved(&host);
+}
+
+#[test]
+fn a_thousand_who_wait_for_a_store_that_dies_are_let_go_in_bounded_steps() {
+    let host = start(&with_store(100_000, "local"), 1);
+    let streams: Vec<Stream> = (0..1000).map(|_| host.worker(0).request(by("u"))).collect();
+    host.remove_cluster("lanekeeper");
+    for callout in host.callouts() {
+        host.answer(&callout, Answer::connect_failure());
+    }
+    host.advance(100 * MS);
+    assert!(streams.iter().all(|stream| status(stream) == 200));
+    assert!(host.worker(0).deepest_nesting() <= 65, "{}", host.worker(0).deepest_nesting());
+    behaved(&host);
+}
+
+/// Each way in which a callout can end badly, under each road that a policy can name.
+#[test]
+fn every_bad_end_of_a_callout_takes_the_road_of_on_failure() {
+    let shim = |body: &str| Answer::response(200, [(SHIM_HEADER, "1")], body);
+    let ends: Vec<(&str, Answer, &str)> = vec![
+        ("connection refused", Answer::connect_failure(), "unreachable"),
+        ("no answer in time", Answer::timeout(), "timeout"),
+        ("reset after the headers", Answer::reset(), "unreachable"),
+        ("no status", Answer::raw([(SHIM_HEADER, "1")], "{}"), "refused"),
+        ("an error of the shim", Answer::response(500, [(SHIM_HEADER, "1")], "{}"), "refused"),
+        ("200 of somebody else", Answer::response(200, [("server", "nginx")], "{}"), "unreachable"),
+        ("empty", shim(""), "malformed"),
+        ("not JSON", shim("no"), "malformed"),
+        ("cut", shim(r#"{"version":1,"answers":[{"outc"#), "malformed"),
+        ("another version", shim(r#"{"version":2,"answers":[]}"#), "malformed"),
+        ("too few answers", shim(r#"{"version":1,"answers":[]}"#), "malformed"),
+        ("too few windows", shim(r#"{"version":1,"answers":[{"outcome":"allowed","keys":[{"windows":[]}]}]}"#), "malformed"),
+        ("absurd numbers", shim(r#"{"version":1,"answers":[{"outcome":"allowed","keys":[{"windows":[{"remaining":-1,"reset_us":0,"wait_us":0}]}]}]}"#), "malformed"),
+        ("deeply nested", shim(&"[".repeat(100_000)), "malformed"),
+    ];
+    for (name, end, outcome) in ends {
+        for (road, expected) in [("local", 200), ("open", 200), ("closed", 503)] {
+            let (host, stream) = one_waiting(road);
+            host.answer(&host.callouts()[0], end.clone());
+            assert_eq!(status(&stream), expected, "{name}, {road}");
+            assert_eq!(fallback(&stream).unwrap(), road, "{name}");
+            assert_eq!(store_calls(&host, outcome), 1, "{name}: {:?}", host.metric_names());
+            behaved(&host);
+        }
+    }
+}
+
+#[test]
+fn a_check_that_the_store_could_not_decide_takes_that_road_too() {
+    let (host, stream) = one_waiting("local");
+    let body = r#"{"version":1,"answers":[{"outcome":"failed","error":"timeout"}]}"#;
+    host.answer(&host.callouts()[0], Answer::response(200, [(SHIM_HEADER, "1")], body));
+    assert_eq!((status(&stream), fallback(&stream).as_deref()), (200, Some("local")));
+    assert_eq!(store_calls(&host, "answered"), 1);
+}
+
+#[test]
+fn an_answer_that_comes_after_its_timeout_is_not_used() {
+    let (host, stream) = one_waiting("closed");
+    let callout = host.callouts().remove(0);
+    let answer = Store::new().answer(&host, &callout);
+    // the host's timer is late, as it is in a worker that was busy
+    host.fail("proxy_set_tick_period_milliseconds", Status::InternalFailure, Times::Always);
+    host.set_wall(host.wall() + 21 * MS);
+    host.advance(20 * MS);
+    assert_eq!(status(&stream), 503);
+    host.force_answer(&callout, answer);
+    assert_eq!(store_calls(&host, "answered"), 0);
+    behaved(&host);
+}
+
+#[test]
+fn a_callout_that_the_host_refuses_is_a_failure_at_once() {
+    for (call, times) in [(u32::from(Status::BadArgument), 1), (10, 1), (6, 1), (12, 1)] {
+        let host = start(&with_store(2, "local"), 1);
+        host.fail("proxy_http_call", call, Times::Next(times));
+        let stream = host.worker(0).request(by("u"));
+        assert_eq!((status(&stream), fallback(&stream).as_deref()), (200, Some("local")), "status {call}");
+        assert_eq!(store_calls(&host, "dispatch_failed"), 1);
+        behaved(&host);
+    }
+}
+
+#[test]
+fn a_cluster_that_comes_later_is_asked_from_then_on() {
+    let mut policy = with_store(2, "local");
+    policy["store"]["cluster"] = json!("later");
+    let host = start(&policy, 1);
+    assert_eq!(fallback(&host.worker(0).request(by("u"))).as_deref(), Some("local"));
+    host.add_cluster("later");
+    assert_eq!(host.worker(0).request(by("u")).state(), State::Paused);
+}
+
+#[test]
+fn the_circuit_opens_after_ten_failures_and_probes_once_a_second() {
+    let host = start(&with_store(1000, "local"), 1);
+    let store = Store::new();
+    store.away.set(true);
+    store.serve(&host);
+    for _ in 0..20 {
+        assert_eq!(status(&host.worker(0).request(by("u"))), 200);
+    }
+    assert_eq!(store_calls(&host, "unreachable"), 10);
+    host.advance(999 * MS);
+    host.worker(0).request(by("u"));
+    assert_eq!(store_calls(&host, "unreachable"), 10);
+    host.advance(MS);
+    host.worker(0).request(by("u"));
+    host.worker(0).request(by("u"));
+    assert_eq!(store_calls(&host, "unreachable"), 11);
+    store.away.set(false);
+    host.advance(1000 * MS);
+    assert_eq!(fallback(&host.worker(0).request(by("u"))), None);
+    assert_eq!(fallback(&host.worker(0).request(by("u"))), None);
+    behaved(&host);
+}
+
+#[test]
+fn a_body_and_trailers_wait_with_their_request() {
+    for stop_iteration in [false, true] {
+        let builder = Host::builder();
+        let builder = if stop_iteration { builder.allow_on_headers_stop_iteration() } else { builder };
+        let host = builder.start(&with_store(1, "local").to_string()).unwrap();
+        let store = Store::new();
+        let admitted = host.worker(0).request(Request::post("/").header("x-user", "u").open());
+        let rejected = host.worker(0).request(Request::post("/").header("x-user", "u").open());
+        for stream in [&admitted, &rejected] {
+            stream.send_body("one", false);
+            stream.send_body("two", false);
+            stream.send_trailers([("x-sum", "1")]);
+            assert_eq!(stream.state(), State::Paused);
+            assert_eq!((stream.upstream().headers, stream.upstream().body), (None, Vec::new()));
+        }
+        for callout in host.callouts() {
+            host.answer(&callout, store.answer(&host, &callout));
+        }
+        assert_eq!((status(&admitted), status(&rejected)), (200, 429));
+        let upstream = admitted.upstream();
+        assert_eq!((upstream.body.as_slice(), upstream.complete), (b"onetwo".as_slice(), true));
+        assert!(upstream.trailers.is_some() && rejected.upstream().headers.is_none());
+        behaved(&host);
+    }
+}
+
+#[test]
+fn a_stream_that_dies_while_it_waits_is_forgotten() {
+    let host = start(&with_store(100, "local"), 1);
+    let streams: Vec<Stream> = (0..10).map(|_| host.worker(0).request(by("u"))).collect();
+    // one with a callout of its own, one that waits for the next
+    streams[0].reset();
+    streams[5].reset();
+    let store = Store::new();
+    while let Some(callout) = host.callouts().first().cloned() {
+        host.answer(&callout, store.answer(&host, &callout));
+    }
+    assert_eq!(decisions(&host, "normal", "per_user", "admitted", "store"), 8);
+    assert_eq!(host.worker(0).contexts(), (1, 8));
+    behaved(&host);
+}
+
+#[test]
+fn a_callout_that_the_host_never_ends_is_given_up() {
+    let mut policy = with_store(100, "local");
+    policy["store"]["timeout"] = json!("10s");
+    let host = start(&policy, 1);
+    let stream = host.worker(0).request(by("u"));
+    let callout = host.callouts().remove(0);
+    // the fake host ends it at its timeout; that it is patient first is what can be seen here
+    host.advance(9_999 * MS);
+    assert_eq!(stream.state(), State::Paused);
+    host.advance(MS);
+    assert_eq!((status(&stream), fallback(&stream).as_deref()), (200, Some("local")));
+    host.force_answer(&callout, Answer::timeout());
+    behaved(&host);
+}
+
+#[test]
+fn the_token_comes_from_the_environment_and_goes_with_every_question() {
+    let mut policy = with_store(2, "local");
+    policy["store"]["token_env"] = json!("LANEKEEPER_TOKEN");
+    let host = Host::builder().environment("LANEKEEPER_TOKEN", "t0k3n").start(&policy.to_string()).unwrap();
+    host.worker(0).request(by("u"));
+    assert_eq!(host.callouts()[0].headers.text("authorization").unwrap(), "Bearer t0k3n");
+    let refused = Host::start(&policy.to_string(), 1).err().unwrap().to_string();
+    assert!(refused.contains("LANEKEEPER_TOKEN is not set"), "{refused}");
+}

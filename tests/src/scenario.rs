@@ -1,0 +1,216 @@
+//! What must happen behind any host: the same scenarios run on the fake one and in a real Envoy.
+//!
+//! That holds the fake host to the real one. Where the two could differ, a scenario would pass on one of them
+//! alone; what only one of them can do (time, faults, many workers; sockets, bodies on the wire) has suites of
+//! its own.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+/// A header map: names in lower case, values in bytes.
+pub type HeaderList = Vec<(String, Vec<u8>)>;
+
+/// Who sends a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// A client that the policy trusts with the shadow lane's flag.
+    Trusted,
+    /// Anybody else.
+    Untrusted,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The status of its answer.
+    pub status: u16,
+    /// The headers of its answer.
+    pub answer: HeaderList,
+    /// The body of its answer.
+    pub body: String,
+    /// The headers with which it reached the upstream, if it did.
+    pub upstream: Option<HeaderList>,
+}
+
+/// A proxy with the plugin, a store and an upstream that answers 200.
+pub trait Proxy {
+    /// Sends a GET for `/` with these headers.
+    fn send(&mut self, sender: Sender, headers: &[(&str, &[u8])]) -> Result<Seen>;
+    /// Takes the store away.
+    fn stop_store(&mut self) -> Result<()>;
+    /// Brings the store back, and lets pass the time in which the plugin must notice.
+    fn start_store(&mut self) -> Result<()>;
+    /// How many requests a limit has decided so in a lane.
+    fn decisions(&self, lane: &str, limit: &str, outcome: &str) -> Result<u64>;
+}
+
+/// A scenario, to be run on a fresh proxy with the [`policy`].
+pub type Scenario = fn(&mut dyn Proxy) -> Result<()>;
+
+/// The policy of all scenarios. `trusted` is the network of [`Sender::Trusted`].
+pub fn policy(trusted: &str) -> Value {
+    json!({
+        "version": 1,
+        "lanes": {"shadow": {
+            "flag": [{"baggage": "shadow", "values": ["true"]}, {"header": "x-shadow", "values": ["1"]}],
+            "trust": [{"source_cidr": [trusted]}],
+            "propagate": [{"baggage": "shadow", "value": "true"}],
+        }},
+        "store": {"cluster": "lanekeeper", "timeout": "1s", "circuit": {"slow": "1s", "failures": 1}},
+        "rate_limits": {
+            "per_user": {"keys": {"user": [{"header": "x-user"}]}, "windows": [{"limit": 3, "per": "1m"}]},
+            "shadow_per_user": {"windows": [{"limit": 5, "per": "1m"}]},
+            "per_shop": {
+                "keys": {"shop": [{"header": "x-shop"}]},
+                "windows": [{"limit": 2, "per": "1m"}, {"limit": 100, "per": "1h"}],
+                "cost": {"header": "x-cost", "max": 2},
+            },
+        },
+    })
+}
+
+/// All scenarios, each under its name.
+pub const SCENARIOS: [(&str, Scenario); 9] = [
+    ("a limit counts down and then rejects", counts_down),
+    ("lanes have counters of their own", lanes_are_apart),
+    ("a lane without an entry has the normal values and its own state", falls_back_in_values),
+    ("a trusted flag is written in its canonical form", propagates),
+    ("an untrusted flag is stripped and the rest stays byte for byte", strips),
+    ("bytes that are no text count as a subject and travel on", odd_bytes),
+    ("an absurd cost is the dearest", absurd_costs),
+    ("all keys of a request or none", all_or_nothing),
+    ("the node counts while the store is away", survives_the_store),
+];
+
+fn counts_down(proxy: &mut dyn Proxy) -> Result<()> {
+    for left in ["2", "1", "0"] {
+        let seen = proxy.send(Sender::Trusted, &[("x-user", b"ann")])?;
+        ensure!(seen.status == 200, "answered with {}", seen.status);
+        ensure!(seen.remaining()? == left, "{} are left instead of {left}", seen.remaining()?);
+        ensure!(seen.answer("ratelimit-policy")? == r#""per_user";q=3;w=60"#, "{seen:?}");
+    }
+    let seen = proxy.send(Sender::Trusted, &[("x-user", b"ann")])?;
+    ensure!(seen.status == 429 && seen.upstream.is_none(), "{seen:?}");
+    ensure!(seen.answer("content-type")? == "application/problem+json", "{seen:?}");
+    ensure!(seen.answer("retry-after")?.parse::<u32>()? > 0, "{seen:?}");
+    let problem: Value = serde_json::from_str(&seen.body)?;
+    ensure!(problem.get("limit") == Some(&json!("per_user")), "{problem}");
+    ensure!(proxy.decisions("normal", "per_user", "admitted")? == 3, "admissions are counted");
+    ensure!(proxy.decisions("normal", "per_user", "rejected")? == 1, "rejections are counted");
+    Ok(())
+}
+
+fn lanes_are_apart(proxy: &mut dyn Proxy) -> Result<()> {
+    let shadow: &[(&str, &[u8])] = &[("x-user", b"ann"), ("baggage", b"shadow=true")];
+    let mut statuses = Vec::new();
+    for _ in 0..6 {
+        statuses.push(proxy.send(Sender::Trusted, shadow)?.status);
+    }
+    ensure!(statuses == [200, 200, 200, 200, 200, 429], "the shadow lane answered {statuses:?}");
+    let normal = proxy.send(Sender::Trusted, &[("x-user", b"ann")])?;
+    ensure!(normal.status == 200 && normal.remaining()? == "2", "{normal:?}");
+    ensure!(proxy.decisions("normal", "per_user", "rejected")? == 0, "the normal lane saw a rejection");
+    Ok(())
+}
+
+fn falls_back_in_values(proxy: &mut dyn Proxy) -> Result<()> {
+    let shadow: &[(&str, &[u8])] = &[("x-shop", b"s1"), ("x-shadow", b"1")];
+    let first = proxy.send(Sender::Trusted, shadow)?;
+    ensure!(first.answer("ratelimit")?.starts_with("\"shadow_per_shop:1m\";r=1"), "{first:?}");
+    let second = proxy.send(Sender::Trusted, &[("x-shop", b"s1")])?;
+    ensure!(second.answer("ratelimit")?.starts_with("\"per_shop:1m\";r=1"), "{second:?}");
+    Ok(())
+}
+
+fn propagates(proxy: &mut dyn Proxy) -> Result<()> {
+    let seen = proxy.send(Sender::Trusted, &[("x-shadow", b"1"), ("baggage", b"a=1 , b=%20;p")])?;
+    ensure!(seen.upstream("baggage")? == [b"a=1 , b=%20;p,shadow=true"], "{seen:?}");
+    let untouched = proxy.send(Sender::Trusted, &[("baggage", b"a=1,shadow=true")])?;
+    ensure!(untouched.upstream("baggage")? == [b"a=1,shadow=true"], "{untouched:?}");
+    Ok(())
+}
+
+fn strips(proxy: &mut dyn Proxy) -> Result<()> {
+    let forged: &[(&str, &[u8])] = &[
+        ("x-user", b"ann"),
+        ("baggage", b"a=1 ;p , shadow=true,,b=\x80\xff"),
+        ("baggage", b"shadow \t=\ttrue"),
+        ("x-shadow", b"1"),
+    ];
+    let seen = proxy.send(Sender::Untrusted, forged)?;
+    ensure!(seen.status == 200, "{seen:?}");
+    ensure!(seen.upstream("baggage")? == [b"a=1 ;p ,,b=\x80\xff"], "{seen:?}");
+    ensure!(seen.upstream("x-shadow")?.is_empty(), "{seen:?}");
+    ensure!(proxy.decisions("normal", "per_user", "admitted")? == 1, "it counts as normal");
+    Ok(())
+}
+
+fn odd_bytes(proxy: &mut dyn Proxy) -> Result<()> {
+    let user: &[u8] = b"\xc3\x28\x80{}%";
+    for _ in 0..3 {
+        let seen = proxy.send(Sender::Trusted, &[("x-user", user)])?;
+        ensure!(seen.status == 200 && seen.upstream("x-user")? == [user], "{seen:?}");
+    }
+    ensure!(proxy.send(Sender::Trusted, &[("x-user", user)])?.status == 429, "it is counted like any other");
+    ensure!(proxy.send(Sender::Trusted, &[("x-user", b"\xc3\x28\x81{}%")])?.status == 200, "another byte, another user");
+    Ok(())
+}
+
+fn absurd_costs(proxy: &mut dyn Proxy) -> Result<()> {
+    let absurd: [&[u8]; 4] = [b"-1", b"0", b"1e9", b"\xff"];
+    for (shop, cost) in absurd.into_iter().enumerate() {
+        let shop = shop.to_string();
+        let seen = proxy.send(Sender::Trusted, &[("x-shop", shop.as_bytes()), ("x-cost", cost)])?;
+        ensure!(seen.status == 200 && seen.remaining()? == "0", "a cost of {cost:?} left {seen:?}");
+    }
+    Ok(())
+}
+
+fn all_or_nothing(proxy: &mut dyn Proxy) -> Result<()> {
+    let both: &[(&str, &[u8])] = &[("x-user", b"ann"), ("x-shop", b"s1")];
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(proxy.send(Sender::Trusted, both)?.status);
+    }
+    ensure!(statuses == [200, 200, 429, 429], "the shop's limit answered {statuses:?}");
+    let alone = proxy.send(Sender::Trusted, &[("x-user", b"ann")])?;
+    ensure!(alone.remaining()? == "0", "the two rejections cost the user nothing, yet: {alone:?}");
+    Ok(())
+}
+
+fn survives_the_store(proxy: &mut dyn Proxy) -> Result<()> {
+    let ann: &[(&str, &[u8])] = &[("x-user", b"ann")];
+    ensure!(proxy.send(Sender::Trusted, ann)?.answer("x-lanekeeper-fallback").is_err(), "the store decides");
+    proxy.stop_store()?;
+    for left in ["2", "1", "0"] {
+        let seen = proxy.send(Sender::Trusted, ann)?;
+        ensure!(seen.answer("x-lanekeeper-fallback")? == "local", "{seen:?}");
+        ensure!(seen.status == 200 && seen.remaining()? == left, "{seen:?}");
+    }
+    let rejected = proxy.send(Sender::Trusted, ann)?;
+    ensure!(rejected.status == 429 && rejected.answer("x-lanekeeper-fallback")? == "local", "{rejected:?}");
+    proxy.start_store()?;
+    let back = proxy.send(Sender::Trusted, &[("x-user", b"zoe")])?;
+    ensure!(back.status == 200 && back.answer("x-lanekeeper-fallback").is_err(), "{back:?}");
+    Ok(())
+}
+
+impl Seen {
+    /// A header of the answer.
+    pub fn answer(&self, name: &str) -> Result<&str> {
+        let (_, value) = self.answer.iter().find(|(n, _)| n == name).with_context(|| format!("no {name}: {self:?}"))?;
+        Ok(std::str::from_utf8(value)?)
+    }
+
+    /// What is left by the answer's `RateLimit`.
+    fn remaining(&self) -> Result<&str> {
+        let parameters = self.answer("ratelimit")?.split(';');
+        parameters.into_iter().find_map(|parameter| parameter.strip_prefix("r=")).context("RateLimit has no r")
+    }
+
+    /// The lines of a header as the upstream got them.
+    fn upstream(&self, name: &str) -> Result<Vec<&[u8]>> {
+        let headers = self.upstream.as_ref().with_context(|| format!("it did not reach the upstream: {self:?}"))?;
+        Ok(headers.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_slice()).collect())
+    }
+}
