@@ -77,10 +77,8 @@ pub fn take(charges: &mut [Charge<'_>], buckets: u32, now: Timestamp, spend_with
         }
     }
     let cost_if_rejected = |cost: u32| if allowed { 0 } else { cost };
-    let keys = charges
-        .iter()
-        .map(|c| c.counters.verdicts(c.windows, buckets, cost_if_rejected(c.cost)))
-        .collect();
+    let keys =
+        charges.iter().map(|c| c.counters.verdicts(c.windows, buckets, cost_if_rejected(c.cost))).collect();
     Decision { allowed, keys }
 }
 

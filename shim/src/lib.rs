@@ -1,1 +1,24 @@
-//! To come.
+//! The small service between the filter and the store.
+//!
+//! Envoy cannot speak to Redis from a filter, so the filter asks this service over HTTP, a batch at a time. It
+//! keeps nothing of its own: every decision is made in the store, and a store that cannot decide is said so at
+//! once, because the filter has an answer of its own for that and a paused request has none.
+//!
+//! | module | knows |
+//! | --- | --- |
+//! | [`app`] | HTTP: the routes, the bearer token, what a body must be |
+//! | [`store`] | what a store is |
+//! | [`memory`] | the embedded store |
+//! | [`redis`] | Redis, and no other file does |
+//! | [`metrics`] | what is counted about the service itself |
+//! | [`listen`] | where to listen, and how to stop without losing an answer |
+//! | [`args`] | the command line |
+
+pub mod app;
+pub mod args;
+pub mod listen;
+pub mod memory;
+pub mod metrics;
+mod problem;
+pub mod redis;
+pub mod store;

@@ -1,1 +1,120 @@
-//! To come.
+//! A private Redis: a real `redis-server` of a test's own, in a folder of its own.
+//!
+//! It listens on a Unix socket, so that no port is taken, it keeps its address over a restart, and nothing
+//! outside of the folder can reach it. It ends with the test, whatever becomes of the test.
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// The server to run, if not the one on the path.
+pub const SERVER_ENV: &str = "LANEKEEPER_REDIS_SERVER";
+
+/// How long a server may take to start. Far longer than it does, so that a busy machine fails no test.
+const STARTS_WITHIN: Duration = Duration::from_secs(30);
+
+/// A running Redis.
+pub struct Redis {
+    folder: TempDir,
+    server: Option<Child>,
+}
+
+impl Redis {
+    /// Starts an empty one, and waits until it answers.
+    pub fn start() -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("lanekeeper-redis-").tempdir()?;
+        let mut redis = Self { folder, server: None };
+        redis.start_again()?;
+        Ok(redis)
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("redis+unix://{}", self.socket().display())
+    }
+
+    /// A connection, to look at what is stored.
+    pub fn connect(&self) -> redis::RedisResult<redis::Connection> {
+        redis::Client::open(self.url())?.get_connection()
+    }
+
+    /// Kills it. What it held is gone: nothing is ever saved.
+    pub fn kill(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            // It may have ended by itself; either way there is nothing left to do about it.
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+
+    /// Starts it at its address again, empty.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        self.kill();
+        let program = env::var_os(SERVER_ENV).unwrap_or_else(|| OsString::from("redis-server"));
+        let started = Command::new(&program)
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no"])
+            .arg("--unixsocket")
+            .arg(self.socket())
+            .arg("--dir")
+            .arg(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn();
+        match started {
+            Ok(server) => self.server = Some(server),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                bail!("no redis-server: run `cargo xtask test`, which installs it")
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot run {}", program.display())),
+        }
+        self.wait_until_it_answers()
+    }
+
+    /// Freezes it: connections stay, and nothing answers.
+    pub fn freeze(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a frozen one go on.
+    pub fn thaw(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let server = self.server.as_ref().context("redis is not running")?;
+        Ok(kill_process(Pid::from_child(server), signal)?)
+    }
+
+    fn wait_until_it_answers(&mut self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            let answer = self.connect().and_then(|mut connection| redis::cmd("PING").exec(&mut connection));
+            let Err(error) = answer else { return Ok(()) };
+            if let Some(status) = self.server.as_mut().map(Child::try_wait).transpose()?.flatten() {
+                bail!("redis-server ended: {status}");
+            }
+            if began.elapsed() > STARTS_WITHIN {
+                return Err(error).context("redis-server does not answer");
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("redis.sock")
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -35,7 +35,7 @@ struct Versions<'a> {
     own: BTreeMap<(&'a str, &'a str), Node<'a>>,
 }
 
-/// An entry that was read, and whose version it is.
+/// An entry without errors, and where it stands.
 struct Entry<'a> {
     node: Node<'a>,
     rule: Rule<'a>,
@@ -65,11 +65,11 @@ pub(super) fn read<'a>(
             .filter_map(|(of, node)| Some((*of, Entry::read(node, versions.normal.get(of.1), around)?)))
             .collect(),
     };
-    resolver.refuse_shared_store_keys(&drafts);
     if let Some(node) = node {
         let most = format_args!("names more than {MAX_COUNTERS} counters: keys x windows, over all lanes");
         node.demand(resolver.counters(&drafts) <= MAX_COUNTERS, most)?;
     }
+    resolver.refuse_shared_store_keys(&drafts);
     let normal = Lane { name: NORMAL.to_owned(), entry: None, limits: resolver.limits(None) };
     let named = drafts.into_iter().map(|draft| {
         let limits = resolver.limits(Some(&draft));

@@ -1,0 +1,225 @@
+//! Counting on this node alone: without a store, or while the store is away.
+//!
+//! The workers of a node share only a map of byte strings that can be compared and swapped, and in which no
+//! key is ever freed. So the counters live in a fixed number of slots; a subject's slot is chosen by a hash
+//! under a secret of the node, so that nobody can aim for a slot.
+//!
+//! A slot holds a bounded number of subjects. Dropping one that still counts would hand its client a fresh
+//! limit for the price of enumerating keys, and refusing new ones would let that client lock others out. So
+//! subjects that find no room are counted together, as the slot's *crowd*: each is held to the limit at least,
+//! all of them together to once the limit, and while the crowd counts, newcomers belong to it.
+//!
+//! Several keys are charged slot by slot. When a race is lost in between, what was charged is taken back and
+//! the decision is made again; other workers may meanwhile see a charge too many, and none too few.
+
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
+
+use siphasher::sip::SipHasher13;
+
+use crate::counter::{Charge, SubjectCounters, take};
+use crate::units::Timestamp;
+use crate::window::{Algorithm, Window};
+use crate::wire::{Check, CheckAnswer, StoreError};
+
+mod slot;
+
+use slot::Slot;
+
+/// How many slots a node has.
+pub const SLOTS: u32 = 4096;
+/// The layout of a slot's bytes. It belongs into the slot's name, so that two versions of the filter that
+/// meet during an upgrade do not read each other's slots.
+pub const LAYOUT: u32 = 1;
+/// Into how many buckets a node divides a sliding window: fewer than the store, since a slot is copied whole on
+/// each charge. A token comes back late by at most 1/64 of the window.
+const BUCKETS: u32 = 64;
+/// Lost races before a decision gives up. Each one means that another worker got on, so only a host that does
+/// not keep its word comes this far.
+const ATTEMPTS: usize = 100;
+
+/// The byte strings that the workers of a node share.
+pub trait Cells {
+    /// The bytes of a slot and their version; no version where nothing was ever written.
+    fn read(&self, slot: u32) -> Result<(Vec<u8>, Option<u32>), CellsBroken>;
+    /// Writes a slot, if its version is still the one read. `false` when it is not.
+    fn write(&self, slot: u32, bytes: &[u8], version: Option<u32>) -> Result<bool, CellsBroken>;
+}
+
+/// The host did not do what it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the host's shared data cannot be used")]
+pub struct CellsBroken;
+
+/// The counters of this node.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalCounters {
+    secret: (u64, u64),
+}
+
+impl LocalCounters {
+    /// The counters under this secret, which all workers of the node must share.
+    pub fn new(secret: (u64, u64)) -> Self {
+        Self { secret }
+    }
+
+    /// Decides a check at `now`, a moment of the node's monotonic clock.
+    pub fn decide(&self, cells: &dyn Cells, check: &Check, now: Timestamp) -> CheckAnswer {
+        for _ in 0..ATTEMPTS {
+            match self.attempt(cells, check, now) {
+                Ok(Some(answer)) => return answer,
+                Ok(None) => {}
+                Err(CellsBroken) => break,
+            }
+        }
+        CheckAnswer::Failed { error: StoreError::Refused }
+    }
+
+    /// One attempt; `None` when a race was lost.
+    fn attempt(
+        &self,
+        cells: &dyn Cells,
+        check: &Check,
+        now: Timestamp,
+    ) -> Result<Option<CheckAnswer>, CellsBroken> {
+        let mut draft = Draft::default();
+        let places = check
+            .keys
+            .iter()
+            .map(|key| draft.place(cells, self.address(&key.key, &key.windows), &key.windows, key.cost, now))
+            .collect::<Result<Vec<usize>, CellsBroken>>()?;
+        let mut charges: Vec<Charge<'_>> = draft.places.iter_mut().map(Place::charge).collect();
+        let decision = take(&mut charges, BUCKETS, now, Duration::ZERO);
+        if decision.allowed && !draft.commit(cells, now)? {
+            return Ok(None);
+        }
+        let keys = places.into_iter().map(|at| decision.keys.get(at).cloned().unwrap_or_default()).collect();
+        Ok(Some(crate::counter::Decision { allowed: decision.allowed, keys }.into()))
+    }
+
+    /// Where a subject is counted: its slot, its own number there, and that of its crowd. Windows of another
+    /// shape are other counters, whose buckets would mean other times.
+    fn address(&self, key: &str, windows: &[Window]) -> Address {
+        let mut shape = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
+        for window in windows {
+            window.per().hash(&mut shape);
+            matches!(window.algorithm(), Algorithm::TokenBucket { .. }).hash(&mut shape);
+            if let Algorithm::TokenBucket { burst } = window.algorithm() {
+                (burst, window.limit()).hash(&mut shape);
+            }
+        }
+        let mut subject = shape;
+        key.hash(&mut subject);
+        let (crowd, id) = (shape.finish(), subject.finish());
+        // the low bits name the slot; all of them tell subjects apart within it
+        let slot = u32::try_from(id % u64::from(SLOTS)).unwrap_or_default();
+        Address { slot, id, crowd }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Address {
+    slot: u32,
+    id: u64,
+    crowd: u64,
+}
+
+/// The slots of one decision, as they will be if nobody else writes them meanwhile.
+#[derive(Default)]
+struct Draft<'a> {
+    slots: Vec<DraftSlot>,
+    places: Vec<Place<'a>>,
+}
+
+struct DraftSlot {
+    number: u32,
+    version: Option<u32>,
+    slot: Slot,
+}
+
+/// The counters that one or more keys of the check are charged to; more only in a crowd.
+struct Place<'a> {
+    slot: usize,
+    id: u64,
+    windows: &'a [Window],
+    cost: u32,
+    counters: SubjectCounters,
+}
+
+impl<'a> Place<'a> {
+    fn charge(&mut self) -> Charge<'_> {
+        Charge { windows: self.windows, cost: self.cost, counters: &mut self.counters }
+    }
+}
+
+impl<'a> Draft<'a> {
+    /// Finds the counters for a subject and returns their index in `places`.
+    fn place(
+        &mut self,
+        cells: &dyn Cells,
+        address: Address,
+        windows: &'a [Window],
+        cost: u32,
+        now: Timestamp,
+    ) -> Result<usize, CellsBroken> {
+        let at = match self.slots.iter().position(|slot| slot.number == address.slot) {
+            Some(at) => at,
+            None => {
+                let (bytes, version) = cells.read(address.slot)?;
+                let slot = Slot::decode(&bytes).live_at(now);
+                self.slots.push(DraftSlot { number: address.slot, version, slot });
+                self.slots.len() - 1
+            }
+        };
+        let Some(draft) = self.slots.get_mut(at) else { return Err(CellsBroken) };
+        let id = draft.slot.seat(address.id, address.crowd);
+        if let Some(shared) = self.places.iter().position(|place| place.slot == at && place.id == id) {
+            if let Some(place) = self.places.get_mut(shared) {
+                place.cost = place.cost.saturating_add(cost);
+            }
+            return Ok(shared);
+        }
+        let counters = draft.slot.counters(id);
+        self.places.push(Place { slot: at, id, windows, cost, counters });
+        Ok(self.places.len() - 1)
+    }
+
+    /// Writes every slot. `false`, with nothing charged, when another worker wrote one meanwhile.
+    fn commit(&mut self, cells: &dyn Cells, now: Timestamp) -> Result<bool, CellsBroken> {
+        for place in &self.places {
+            let idle_at = place.counters.idle_at(place.windows, BUCKETS);
+            if let Some(draft) = self.slots.get_mut(place.slot) {
+                draft.slot.put(place.id, idle_at, place.counters.clone());
+            }
+        }
+        for (at, draft) in self.slots.iter().enumerate() {
+            let written = cells.write(draft.number, &draft.slot.encode(), draft.version);
+            if written != Ok(true) {
+                for place in self.places.iter().filter(|place| place.slot < at) {
+                    let number = self.slots.get(place.slot).map(|slot| slot.number);
+                    take_back(cells, number.unwrap_or_default(), place, now)?;
+                }
+                return written;
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Takes a charge back from a slot that was already written. What cannot be taken back stays charged.
+fn take_back(cells: &dyn Cells, number: u32, place: &Place<'_>, now: Timestamp) -> Result<(), CellsBroken> {
+    for _ in 0..ATTEMPTS {
+        let (bytes, version) = cells.read(number)?;
+        let mut slot = Slot::decode(&bytes).live_at(now);
+        let mut counters = slot.counters(place.id);
+        counters.uncharge(place.windows, BUCKETS, place.cost, place.counters.seen);
+        slot.put(place.id, counters.idle_at(place.windows, BUCKETS), counters);
+        if cells.write(number, &slot.encode(), version)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+use super::*;
+use crate::wire::{KeyAnswer, KeyCheck};
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+type Hook = Box<dyn FnOnce(&Shared)>;
+
+/// The host's map, with a hook that runs once before a write, as another worker might.
+#[derive(Default)]
+struct Shared {
+    cells: RefCell<HashMap<u32, (Vec<u8>, u32)>>,
+    version: Cell<u32>,
+    before_write: RefCell<Option<Hook>>,
+    broken: Cell<bool>,
+}
+
+impl Cells for Shared {
+    fn read(&self, slot: u32) -> Result<(Vec<u8>, Option<u32>), CellsBroken> {
+        if self.broken.get() {
+            return Err(CellsBroken);
+        }
+        let cells = self.cells.borrow();
+        Ok(cells.get(&slot).map_or((Vec::new(), None), |(bytes, version)| (bytes.clone(), Some(*version))))
+    }
+
+    fn write(&self, slot: u32, bytes: &[u8], version: Option<u32>) -> Result<bool, CellsBroken> {
+        let hook = self.before_write.borrow_mut().take();
+        if let Some(hook) = hook {
+            hook(self);
+        }
+        let mut cells = self.cells.borrow_mut();
+        if cells.get(&slot).map(|(_, version)| *version) != version {
+            return Ok(false);
+        }
+        self.version.set(self.version.get() + 1);
+        cells.insert(slot, (bytes.to_vec(), self.version.get()));
+        Ok(true)
+    }
+}
+
+fn node() -> LocalCounters {
+    LocalCounters::new((1, 2))
+}
+
+fn key(name: &str, limit: u32) -> KeyCheck {
+    let window = Window::new(limit, Duration::from_secs(60), Algorithm::SlidingWindow).unwrap();
+    KeyCheck { key: name.into(), cost: 1, windows: vec![window] }
+}
+
+fn check(keys: &[KeyCheck]) -> Check {
+    Check { keys: keys.to_vec() }
+}
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_micros(seconds * 1_000_000)
+}
+
+fn allowed(answer: &CheckAnswer) -> bool {
+    match answer {
+        CheckAnswer::Allowed { .. } => true,
+        CheckAnswer::Rejected { .. } => false,
+        CheckAnswer::Failed { error } => panic!("failed: {error}"),
+    }
+}
+
+fn remaining(answer: &CheckAnswer) -> Vec<u32> {
+    let (CheckAnswer::Allowed { keys } | CheckAnswer::Rejected { keys }) = answer else {
+        panic!("{answer:?}")
+    };
+    keys.iter().flat_map(|KeyAnswer { windows }| windows.iter().map(|w| w.remaining)).collect()
+}
+
+#[test]
+fn admits_the_limit_and_not_one_more() {
+    let (shared, check) = (Shared::default(), check(&[key("a", 3)]));
+    let left: Vec<_> = (0..3).flat_map(|_| remaining(&node().decide(&shared, &check, at(1)))).collect();
+    assert_eq!(left, [2, 1, 0]);
+    assert!(!allowed(&node().decide(&shared, &check, at(1))));
+    assert!(allowed(&node().decide(&shared, &check, at(63))));
+}
+
+#[test]
+fn charges_no_key_when_another_refuses() {
+    let shared = Shared::default();
+    let both = check(&[key("a", 10), key("b", 1)]);
+    assert_eq!(remaining(&node().decide(&shared, &both, at(1))), [9, 0]);
+    for _ in 0..3 {
+        let refused = node().decide(&shared, &both, at(1));
+        assert!(!allowed(&refused));
+        assert_eq!(remaining(&refused), [9, 0]);
+    }
+}
+
+#[test]
+fn a_lost_race_on_the_first_write_of_a_slot_loses_no_charge() {
+    let shared = Shared::default();
+    let one = check(&[key("a", 2)]);
+    *shared.before_write.borrow_mut() = Some(Box::new(|shared| {
+        assert!(allowed(&node().decide(shared, &check(&[key("a", 2)]), at(1))));
+    }));
+    assert_eq!(remaining(&node().decide(&shared, &one, at(1))), [0]);
+    assert!(!allowed(&node().decide(&shared, &one, at(1))));
+}
+
+#[test]
+fn a_race_lost_between_two_slots_takes_the_first_charge_back() {
+    let names: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+    for other in &names {
+        let shared = Shared::default();
+        let both = check(&[key("a", 1), key(other, 5)]);
+        let rival = check(&[key("a", 1)]);
+        *shared.before_write.borrow_mut() = Some(Box::new(move |shared| {
+            assert!(allowed(&node().decide(shared, &rival, at(1))));
+        }));
+        assert!(!allowed(&node().decide(&shared, &both, at(1))), "the rival has the only token");
+        assert_eq!(remaining(&node().decide(&shared, &check(&[key(other, 5)]), at(1))), [4]);
+    }
+}
+
+#[test]
+fn no_number_of_subjects_frees_a_client_from_its_limit() {
+    let shared = Shared::default();
+    let spent = |name: &str| allowed(&node().decide(&shared, &check(&[key(name, 1)]), at(1)));
+    // more than fit into all slots
+    let names: Vec<String> = (0..80_000).map(|n| format!("user{n}")).collect();
+    let admitted = names.iter().filter(|name| spent(name)).count();
+    assert!(admitted > 60_000, "{admitted} were admitted");
+    assert!(names.iter().all(|name| !spent(name)), "a second request was admitted");
+}
+
+#[test]
+fn what_is_idle_makes_room() {
+    let shared = Shared::default();
+    let mut most = 0;
+    for round in 0..20 {
+        for n in 0..5_000 {
+            let name = format!("r{round}u{n}");
+            assert!(allowed(&node().decide(&shared, &check(&[key(&name, 1)]), at(round * 100))));
+        }
+        most = most.max(shared.cells.borrow().values().map(|(bytes, _)| bytes.len()).max().unwrap());
+    }
+    assert!(most < 2048, "a slot grew to {most} bytes");
+}
+
+#[test]
+fn a_host_that_breaks_its_word_is_a_failure_and_not_a_hang() {
+    let shared = Shared { broken: Cell::new(true), ..Shared::default() };
+    let failed = CheckAnswer::Failed { error: StoreError::Refused };
+    assert_eq!(node().decide(&shared, &check(&[key("a", 1)]), at(1)), failed);
+
+    struct NeverWrites;
+    impl Cells for NeverWrites {
+        fn read(&self, _: u32) -> Result<(Vec<u8>, Option<u32>), CellsBroken> {
+            Ok((vec![0xff; 9], Some(1)))
+        }
+        fn write(&self, _: u32, _: &[u8], _: Option<u32>) -> Result<bool, CellsBroken> {
+            Ok(false)
+        }
+    }
+    assert_eq!(node().decide(&NeverWrites, &check(&[key("a", 1), key("b", 1)]), at(1)), failed);
+}

@@ -1,0 +1,382 @@
+//! One request from its headers to its decision: events in, steps out.
+//!
+//! ```text
+//!                     no limit applies
+//!   arrive ------------------------------------------------> Admitted
+//!     |                                                        ^   |
+//!     |  Ask (the store) / Count (this node)                   |   | answer_headers
+//!     +------------------> Pending ------- every check allows -+   v
+//!     |                     |   ^  \------ one rejects -----> Rejected
+//!     |     the store fails |   |
+//!     |                     +---+ on_failure: local
+//!     +-- turned away by the policy itself -----------------> Rejected
+//! ```
+//!
+//! Limits that are enforced form one check, all or nothing. A limit in dry run has a check of its own, so that
+//! its refusal neither rejects the request nor keeps the others from being charged.
+
+use std::net::IpAddr;
+
+use crate::answer::{self, AnswerHeader, Refusal, Reply, Shown, ShownWindow};
+use crate::headers::Headers;
+use crate::lane::{self, HeaderEdit};
+use crate::matcher::Target;
+use crate::policy::{Cost, Limit, LimitVerdict, OnFailure, OnMissingKey, Policy, Share};
+use crate::subject::store_keys;
+use crate::wire::{Check, CheckAnswer};
+
+mod question;
+
+use question::Question;
+
+/// What the outside knows about a request.
+pub struct Facts<'a> {
+    /// Its headers, as the client sent them.
+    pub headers: &'a Headers,
+    /// The client's trusted address; asked for only where a rule needs it.
+    pub client: &'a dyn Fn() -> Option<IpAddr>,
+    /// An even draw from all of `u32`; asked for only where a limit is enforced in part.
+    pub chance: &'a dyn Fn() -> u32,
+}
+
+/// What to do next with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Let it go on.
+    Continue,
+    /// Ask the store the request's [`checks`](Request::checks), and come back with `answered` or `store_failed`.
+    Ask,
+    /// Count the request's [`checks`](Request::checks) on this node, and come back with `answered`.
+    Count,
+    /// Answer it.
+    Reply(Reply),
+}
+
+/// Who decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Judge {
+    /// The store.
+    Store,
+    /// This node's counters.
+    Local,
+    /// `on_failure: open`, in the store's absence.
+    Open,
+    /// `on_failure: closed`, in the store's absence; or counters that could not be read.
+    Closed,
+    /// The policy, without counting.
+    Policy,
+}
+
+/// What was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The limit allowed.
+    Admitted,
+    /// The limit rejected the request.
+    Rejected,
+    /// The limit would have rejected the request, had it been enforced.
+    DryRun,
+}
+
+/// One limit's decision, to be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// An index into the limits of the request's lane.
+    pub limit: usize,
+    /// What was decided.
+    pub outcome: Outcome,
+    /// By whom.
+    pub judge: Judge,
+}
+
+/// What the headers of a request lead to.
+#[derive(Debug)]
+pub struct Arrival {
+    /// What must change in its headers.
+    pub edits: Vec<HeaderEdit>,
+    /// Lanes whose flag came from somebody who may not set it, as indices into [`Policy::lanes`].
+    pub forged: Vec<usize>,
+    /// What to do next.
+    pub step: Step,
+}
+
+/// A request.
+#[derive(Debug)]
+pub struct Request {
+    lane: usize,
+    grpc: bool,
+    state: State,
+    tallies: Vec<Tally>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Its checks wait for an answer.
+    Pending { questions: Vec<Question>, fallback: bool },
+    /// It goes on; these headers belong into its answer.
+    Admitted { headers: Vec<AnswerHeader> },
+    /// It was answered here.
+    Rejected,
+}
+
+impl Request {
+    /// A request has arrived.
+    pub fn arrive(policy: &Policy, facts: &Facts<'_>) -> (Self, Arrival) {
+        let sorting = lane::sort(policy, facts.headers, facts.client);
+        let content_type = facts.headers.first("content-type").unwrap_or_default();
+        let grpc = content_type.starts_with(b"application/grpc");
+        let state = State::Admitted { headers: Vec::new() };
+        let mut request = Self { lane: sorting.lane, grpc, state, tallies: Vec::new() };
+        let step = if sorting.turned_away {
+            request.reject(policy, &Refusal::Untrusted)
+        } else {
+            request.ask(policy, facts)
+        };
+        (request, Arrival { edits: sorting.edits, forged: sorting.forged, step })
+    }
+
+    /// Its lane, as an index into [`Policy::lanes`].
+    pub fn lane(&self) -> usize {
+        self.lane
+    }
+
+    /// What waits for an answer.
+    pub fn checks(&self) -> impl Iterator<Item = &Check> {
+        let questions = match &self.state {
+            State::Pending { questions, .. } => questions.as_slice(),
+            State::Admitted { .. } | State::Rejected => &[],
+        };
+        questions.iter().map(|question| &question.check)
+    }
+
+    /// Whether it waits for an answer: its body must wait as well.
+    pub fn is_pending(&self) -> bool {
+        matches!(self.state, State::Pending { .. })
+    }
+
+    /// `judge` has answered every check, in their order. What it could not decide takes the road of
+    /// `on_failure`.
+    pub fn answered(&mut self, policy: &Policy, judge: Judge, answers: Vec<CheckAnswer>) -> Step {
+        let Some((questions, fallback)) = self.take_pending() else {
+            return Step::Continue;
+        };
+        let mut undecided = Vec::new();
+        let mut shown = Vec::new();
+        let mut answers = answers.into_iter();
+        for question in questions {
+            match (answers.next(), question.dry_run) {
+                (Some(CheckAnswer::Allowed { keys }), dry_run) => {
+                    self.tally_all(&question, judge);
+                    if !dry_run {
+                        shown = question.windows(&keys);
+                    }
+                }
+                (Some(CheckAnswer::Rejected { keys }), true) => {
+                    let hit = ShownWindow::last_to_free(&question.windows(&keys));
+                    self.tallies.extend(hit.map(|h| Tally {
+                        limit: h.limit,
+                        outcome: Outcome::DryRun,
+                        judge,
+                    }));
+                }
+                (Some(CheckAnswer::Rejected { keys }), false) => {
+                    let windows = question.windows(&keys);
+                    return self.reject_over_limit(policy, judge, fallback, windows);
+                }
+                (Some(CheckAnswer::Failed { .. }) | None, _) => undecided.push(question),
+            }
+        }
+        match (undecided.is_empty(), judge) {
+            (true, _) => self.admit(policy, fallback.then_some(OnFailure::Local), shown),
+            (false, Judge::Store) => self.fall_back(policy, undecided, shown),
+            // counters that cannot be read admit nobody whom the policy does not admit without them
+            (false, _) if undecided.iter().all(|q| q.dry_run) => {
+                self.admit(policy, fallback.then_some(OnFailure::Local), shown)
+            }
+            (false, _) => {
+                self.tally_rejection(&undecided, Judge::Closed);
+                self.reject(policy, &Refusal::Unavailable)
+            }
+        }
+    }
+
+    /// The store was not asked, or gave no answer that could be used.
+    pub fn store_failed(&mut self, policy: &Policy) -> Step {
+        match self.take_pending() {
+            Some((questions, _)) => self.fall_back(policy, questions, Vec::new()),
+            None => Step::Continue,
+        }
+    }
+
+    /// What belongs into the headers of its answer. `upstream_remaining` is asked for the upstream's own
+    /// [`answer::LEGACY_REMAINING`] header, and only where the policy writes such headers.
+    pub fn answer_headers(
+        &self,
+        upstream_remaining: &dyn Fn() -> Option<Vec<u8>>,
+    ) -> impl Iterator<Item = &AnswerHeader> {
+        let headers = match &self.state {
+            State::Admitted { headers } => headers.as_slice(),
+            State::Pending { .. } | State::Rejected => &[],
+        };
+        let upstream_is_stricter = answer::upstream_is_stricter(headers, upstream_remaining);
+        headers.iter().filter(move |header| !(header.replaces && upstream_is_stricter))
+    }
+
+    /// The limits' decisions since the last call.
+    pub fn take_tallies(&mut self) -> Vec<Tally> {
+        std::mem::take(&mut self.tallies)
+    }
+
+    fn ask(&mut self, policy: &Policy, facts: &Facts<'_>) -> Step {
+        let Some(lane) = policy.lanes.get(self.lane) else { return Step::Continue };
+        if lane.limits.is_empty() {
+            return Step::Continue;
+        }
+        let target = Target::new(facts.headers, &policy.commands);
+        let mut enforced = Question::empty(false);
+        let mut questions = Vec::new();
+        for (index, limit) in lane.limits.iter().enumerate().filter(|(_, limit)| limit.applies_to(&target)) {
+            let LimitVerdict::Count(count) = &limit.verdict else {
+                self.tallies.push(Tally { limit: index, outcome: Outcome::Rejected, judge: Judge::Policy });
+                return self.reject(policy, &Refusal::TurnedAway { limit });
+            };
+            let keys = store_keys(&limit.key_prefix, count, &target, facts.client);
+            let is_enforced = match count.enforce {
+                Share::ALL => true,
+                share => share.holds((facts.chance)()),
+            };
+            if let (Some(missing), OnMissingKey::Reject, true) =
+                (keys.missing, count.on_missing_key, is_enforced)
+            {
+                self.tallies.push(Tally { limit: index, outcome: Outcome::Rejected, judge: Judge::Policy });
+                let key = count.keys.get(missing).map(|key| key.name.as_str()).unwrap_or_default();
+                return self.reject(policy, &Refusal::MissingKey { limit, key });
+            }
+            let mut own = Question::empty(true);
+            let question = if is_enforced { &mut enforced } else { &mut own };
+            question.add(index, count, keys.present, count.cost.of(facts.headers));
+            questions.extend((!own.origins.is_empty()).then_some(own));
+        }
+        if !enforced.origins.is_empty() {
+            questions.push(enforced);
+        }
+        match (questions.is_empty(), &policy.store) {
+            (true, _) => Step::Continue,
+            (false, Some(_)) => self.wait(questions, false, Step::Ask),
+            (false, None) => self.wait(questions, false, Step::Count),
+        }
+    }
+
+    /// What it waits for, when it does; an answer that nobody waits for changes nothing.
+    fn take_pending(&mut self) -> Option<(Vec<Question>, bool)> {
+        let State::Pending { questions, fallback } = &mut self.state else { return None };
+        Some((std::mem::take(questions), *fallback))
+    }
+
+    fn wait(&mut self, questions: Vec<Question>, fallback: bool, step: Step) -> Step {
+        self.state = State::Pending { questions, fallback };
+        step
+    }
+
+    fn fall_back(&mut self, policy: &Policy, undecided: Vec<Question>, shown: Vec<ShownWindow>) -> Step {
+        let mode = |limit| self.limit(policy, limit).map_or(OnFailure::Closed, Limit::on_failure);
+        let closed = |question: &Question| {
+            let mut limits = question.origins.iter().map(|(limit, _)| *limit);
+            limits.find(|limit| !question.dry_run && mode(*limit) == OnFailure::Closed)
+        };
+        if let Some(limit) = undecided.iter().find_map(closed) {
+            self.tallies.push(Tally { limit, outcome: Outcome::Rejected, judge: Judge::Closed });
+            return self.reject(policy, &Refusal::FailedClosed);
+        }
+        let (mut local, mut open) = (Vec::new(), Vec::new());
+        for question in undecided {
+            let (kept, dropped) = question.split(|limit| mode(limit) == OnFailure::Local);
+            local.extend((!kept.origins.is_empty()).then_some(kept));
+            open.extend((!dropped.origins.is_empty()).then_some(dropped));
+        }
+        for question in &open {
+            self.tally_all(question, Judge::Open);
+        }
+        if local.is_empty() {
+            return self.admit(policy, Some(OnFailure::Open), shown);
+        }
+        self.wait(local, true, Step::Count)
+    }
+
+    fn admit(&mut self, policy: &Policy, fallback: Option<OnFailure>, shown: Vec<ShownWindow>) -> Step {
+        let headers =
+            self.shown(policy, shown).map(|shown| answer::headers(&policy.responses, &shown, fallback));
+        self.state = State::Admitted { headers: headers.unwrap_or_default() };
+        Step::Continue
+    }
+
+    fn reject_over_limit(
+        &mut self,
+        policy: &Policy,
+        judge: Judge,
+        fallback: bool,
+        windows: Vec<ShownWindow>,
+    ) -> Step {
+        let hit = ShownWindow::last_to_free(&windows);
+        let fallback = fallback.then_some(OnFailure::Local);
+        self.state = State::Rejected;
+        let (Some(hit), Some(shown)) = (hit, self.shown(policy, windows)) else {
+            return self.reject(policy, &Refusal::Unavailable);
+        };
+        self.tallies.push(Tally { limit: hit.limit, outcome: Outcome::Rejected, judge });
+        Step::Reply(answer::over_limit(&policy.responses, &shown, hit, fallback, self.grpc))
+    }
+
+    fn reject(&mut self, policy: &Policy, refusal: &Refusal<'_>) -> Step {
+        self.state = State::Rejected;
+        Step::Reply(answer::refusal(&policy.responses, refusal, self.grpc))
+    }
+
+    fn shown<'p>(&self, policy: &'p Policy, windows: Vec<ShownWindow>) -> Option<Shown<'p>> {
+        policy.lanes.get(self.lane).map(|lane| Shown { limits: &lane.limits, windows })
+    }
+
+    fn limit<'p>(&self, policy: &'p Policy, limit: usize) -> Option<&'p Limit> {
+        policy.lanes.get(self.lane)?.limits.get(limit)
+    }
+
+    fn tally_all(&mut self, question: &Question, judge: Judge) {
+        let tally = |limit| Tally { limit, outcome: Outcome::Admitted, judge };
+        self.tallies.extend(question.limits().map(tally));
+    }
+
+    fn tally_rejection(&mut self, questions: &[Question], judge: Judge) {
+        let first = questions.iter().filter(|q| !q.dry_run).flat_map(Question::limits).next();
+        self.tallies.extend(first.map(|limit| Tally { limit, outcome: Outcome::Rejected, judge }));
+    }
+}
+
+impl Limit {
+    fn applies_to(&self, target: &Target<'_>) -> bool {
+        self.matches.holds(target) && !self.except.as_ref().is_some_and(|except| except.holds(target))
+    }
+
+    fn on_failure(&self) -> OnFailure {
+        match &self.verdict {
+            LimitVerdict::Count(count) => count.on_failure,
+            LimitVerdict::TurnAway => OnFailure::Closed,
+        }
+    }
+}
+
+impl Cost {
+    /// What a request with these headers costs.
+    fn of(&self, headers: &Headers) -> u32 {
+        match self {
+            Cost::Fixed(cost) => *cost,
+            Cost::Header { name, max } => {
+                let Some(text) = headers.first(name) else { return 1 };
+                let number = std::str::from_utf8(text.trim_ascii()).ok().and_then(|text| text.parse().ok());
+                number.filter(|cost| (1..=*max).contains(cost)).unwrap_or(*max)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

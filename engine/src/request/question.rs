@@ -1,0 +1,57 @@
+//! A check as a request asks it: what the store gets to see, and which limit each key came from.
+
+use crate::answer::ShownWindow;
+use crate::policy::Count;
+use crate::wire::{Check, KeyAnswer, KeyCheck};
+
+/// A check and where its keys come from.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    pub(super) check: Check,
+    /// For each key of the check: the limit, as an index into the lane's, and the key, into the limit's.
+    pub(super) origins: Vec<(usize, usize)>,
+    pub(super) dry_run: bool,
+}
+
+impl Question {
+    pub(super) fn empty(dry_run: bool) -> Self {
+        Self { check: Check { keys: Vec::new() }, origins: Vec::new(), dry_run }
+    }
+
+    pub(super) fn add(&mut self, limit: usize, count: &Count, keys: Vec<(usize, String)>, cost: u32) {
+        for (index, key) in keys {
+            self.check.keys.push(KeyCheck { key, cost, windows: count.windows.clone() });
+            self.origins.push((limit, index));
+        }
+    }
+
+    /// The limits it asks about, each once.
+    pub(super) fn limits(&self) -> impl Iterator<Item = usize> + '_ {
+        let mut last = None;
+        // the keys of one limit stand together
+        self.origins
+            .iter()
+            .filter_map(move |(limit, _)| (last.replace(*limit) != Some(*limit)).then_some(*limit))
+    }
+
+    /// Two questions: about the limits that `keep` names, and about the others.
+    pub(super) fn split(self, keep: impl Fn(usize) -> bool) -> (Self, Self) {
+        let (mut kept, mut others) = (Self::empty(self.dry_run), Self::empty(self.dry_run));
+        for (key, origin) in self.check.keys.into_iter().zip(self.origins) {
+            let side = if keep(origin.0) { &mut kept } else { &mut others };
+            side.check.keys.push(key);
+            side.origins.push(origin);
+        }
+        (kept, others)
+    }
+
+    /// The windows it asks about, with what `keys` says of each.
+    pub(super) fn windows(&self, keys: &[KeyAnswer]) -> Vec<ShownWindow> {
+        let of_key = |(origin, key): (&(usize, usize), &KeyAnswer)| {
+            let (limit, at) = *origin;
+            let windows = key.windows.clone().into_iter().enumerate();
+            windows.map(move |(window, verdict)| ShownWindow::new(limit, at, window, verdict.into()))
+        };
+        self.origins.iter().zip(keys).flat_map(of_key).collect()
+    }
+}

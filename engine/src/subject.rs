@@ -1,0 +1,215 @@
+//! Who is counted: from a request to the keys of its counters in the store.
+//!
+//! A store key is `<prefix>:{<tag>}:<key>`, and `<prefix>:{<tag>}:<key>:<subject>` where the limit names a hash
+//! tag of its own. A subject comes from a client, so it is written with escapes for everything that could be
+//! taken for a part of the key, and as a hash when it is long: two different subjects never share a key.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use sha2::{Digest, Sha256};
+
+use crate::matcher::Target;
+use crate::policy::{Count, Key, Source};
+
+/// A longer subject stands in the store key as its hash.
+const MAX_SUBJECT_BYTES: usize = 128;
+
+/// The store keys of one request under one limit.
+#[derive(Debug, PartialEq, Eq)]
+pub struct StoreKeys {
+    /// For each key that the request has: its index in [`Count::keys`] and the store key.
+    pub present: Vec<(usize, String)>,
+    /// The index of a key that it lacks, if any.
+    pub missing: Option<usize>,
+}
+
+/// The store keys of `target` under `count`, whose keys begin with `prefix`. A source that is not there, or
+/// empty, leaves its key out.
+pub fn store_keys(
+    prefix: &str,
+    count: &Count,
+    target: &Target<'_>,
+    client: &dyn Fn() -> Option<IpAddr>,
+) -> StoreKeys {
+    let tag = count.hash_tag.as_ref().map(|sources| subject(sources, target, client));
+    let mut keys = StoreKeys { present: Vec::with_capacity(count.keys.len()), missing: None };
+    for (index, Key { name, sources }) in count.keys.iter().enumerate() {
+        let own = subject(sources, target, client);
+        let key = match (&tag, own) {
+            (None, Some(own)) => Some(format!("{prefix}:{{{own}}}:{name}")),
+            (Some(Some(tag)), Some(own)) => Some(format!("{prefix}:{{{tag}}}:{name}:{own}")),
+            (_, None) | (Some(None), _) => None,
+        };
+        match key {
+            Some(key) => keys.present.push((index, key)),
+            None => keys.missing = keys.missing.or(Some(index)),
+        }
+    }
+    keys
+}
+
+/// The subject that these sources make; `None` when one of them is missing.
+fn subject(sources: &[Source], target: &Target<'_>, client: &dyn Fn() -> Option<IpAddr>) -> Option<String> {
+    let mut text = String::new();
+    for (at, source) in sources.iter().enumerate() {
+        if at > 0 {
+            text.push('|');
+        }
+        append(&mut text, source, target, client)?;
+    }
+    Some(if text.len() > MAX_SUBJECT_BYTES { hashed("subject", text.as_bytes()) } else { text })
+}
+
+fn append(
+    text: &mut String,
+    source: &Source,
+    target: &Target<'_>,
+    client: &dyn Fn() -> Option<IpAddr>,
+) -> Option<()> {
+    let header = |name: &str| target.headers.first(name).map(<[u8]>::trim_ascii).filter(|v| !v.is_empty());
+    match source {
+        Source::Header(name) => escape(text, header(name)?),
+        Source::ApiKey(name) => text.push_str(&hashed("api_key", header(name)?)),
+        Source::Ip { v6_prefix } => escape(text, address(client()?, *v6_prefix).as_bytes()),
+        Source::Path => escape(text, target.path.as_bytes()),
+        Source::Method => escape(text, header(":method")?),
+        Source::Host => escape(text, &header(":authority")?.to_ascii_lowercase()),
+        Source::Command => escape(text, target.command?.as_bytes()),
+        Source::Constant(constant) => escape(text, constant.as_bytes()),
+    }
+    Some(())
+}
+
+/// An IPv4 address, or the network of an IPv6 address: a client has all of its network's addresses.
+fn address(ip: IpAddr, v6_prefix: u8) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => {
+            let host_bits = 128_u32.saturating_sub(u32::from(v6_prefix));
+            let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+            format!("{}/{v6_prefix}", std::net::Ipv6Addr::from_bits(ip.to_bits() & mask))
+        }
+    }
+}
+
+/// Writes `bytes` so that neither braces, nor the composite's bar, nor the hash's tilde stands in it.
+fn escape(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        match byte {
+            b'-' | b'.' | b'_' | b'@' | b'+' | b'=' | b'/' | b':' => text.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => text.push(char::from(*byte)),
+            // writing to a String cannot fail
+            byte => {
+                let _ = write!(text, "%{byte:02X}");
+            }
+        }
+    }
+}
+
+/// `~` and 128 bits of SHA-256 over `purpose` and `bytes`.
+fn hashed(purpose: &str, bytes: &[u8]) -> String {
+    let digest = Sha256::new().chain_update(purpose).chain_update([0]).chain_update(bytes).finalize();
+    digest.iter().take(16).fold(String::from("~"), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::headers::Headers;
+    use crate::policy::{Cost, OnFailure, OnMissingKey, Share};
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn count(keys: &[(&str, Vec<Source>)], hash_tag: Option<Vec<Source>>) -> Count {
+        Count {
+            keys: keys
+                .iter()
+                .map(|(name, sources)| Key { name: (*name).into(), sources: sources.clone() })
+                .collect(),
+            windows: Vec::new(),
+            policy_items: Vec::new(),
+            hash_tag,
+            cost: Cost::Fixed(1),
+            on_missing_key: OnMissingKey::Skip,
+            enforce: Share::ALL,
+            on_failure: OnFailure::Local,
+        }
+    }
+
+    fn keys_of(count: &Count, pairs: &[(&str, &[u8])]) -> StoreKeys {
+        let headers = Headers::from_pairs(pairs.iter().copied());
+        let target = Target::new(&headers, &[]);
+        store_keys("ads", count, &target, &|| "2001:db8:1:2:3::1".parse().ok())
+    }
+
+    fn one_key(sources: Vec<Source>, pairs: &[(&str, &[u8])]) -> Option<String> {
+        keys_of(&count(&[("k", sources)], None), pairs).present.pop().map(|(_, key)| key)
+    }
+
+    fn user() -> Source {
+        Source::Header("x-user".into())
+    }
+
+    #[test]
+    fn a_key_bears_its_own_subject_as_hash_tag_or_the_limits() {
+        let own = count(&[("per_user", vec![user()])], None);
+        assert_eq!(keys_of(&own, &[("x-user", b"u42")]).present, [(0, "ads:{u42}:per_user".into())]);
+        let shared = count(
+            &[("per_user", vec![user()]), ("all", vec![Source::Constant("g".into())])],
+            Some(vec![user()]),
+        );
+        assert_eq!(
+            keys_of(&shared, &[("x-user", b"u42")]).present,
+            [(0, "ads:{u42}:per_user:u42".into()), (1, "ads:{u42}:all:g".into())]
+        );
+        assert_eq!(keys_of(&shared, &[]), StoreKeys { present: vec![], missing: Some(0) });
+    }
+
+    #[test]
+    fn a_missing_or_empty_source_leaves_its_key_out() {
+        let two = count(&[("a", vec![user()]), ("b", vec![Source::Method])], None);
+        let keys = keys_of(&two, &[(":method", b"GET"), ("x-user", b" ")]);
+        assert_eq!(keys, StoreKeys { present: vec![(1, "ads:{GET}:b".into())], missing: Some(0) });
+        assert_eq!(one_key(vec![user(), Source::Method], &[("x-user", b"u")]), None, "half a composite");
+    }
+
+    #[test]
+    fn nothing_a_client_sends_can_pass_for_a_part_of_the_key() {
+        let key = one_key(vec![user()], &[("x-user", b"a}:{b|c~d%e\xff\r\n")]).unwrap();
+        assert_eq!(key, "ads:{a%7D:%7Bb%7Cc%7Ed%25e%FF}:k");
+        let pair = vec![user(), Source::Header("x-shop".into())];
+        let left = one_key(pair.clone(), &[("x-user", b"a|b"), ("x-shop", b"c")]);
+        let right = one_key(pair, &[("x-user", b"a"), ("x-shop", b"b|c")]);
+        assert_ne!(left, right);
+    }
+
+    #[test]
+    fn a_long_subject_becomes_a_hash_that_no_short_one_can_spell() {
+        let long = one_key(vec![user()], &[("x-user", &[b'a'; 129])]).unwrap();
+        assert_eq!(long.len(), "ads:{~}:k".len() + 32);
+        assert_ne!(one_key(vec![user()], &[("x-user", &[b'a'; 130])]).unwrap(), long);
+        assert_eq!(one_key(vec![user()], &[("x-user", &[b'a'; 128])]).unwrap().len(), "ads:{}:k".len() + 128);
+    }
+
+    #[test]
+    fn an_api_key_never_leaves_in_the_clear() {
+        let key = one_key(vec![Source::ApiKey("x-api-key".into())], &[("x-api-key", b"secret")]).unwrap();
+        assert!(key.starts_with("ads:{~") && !key.contains("secret"));
+    }
+
+    #[test]
+    fn every_source_gives_its_part() {
+        let pairs: &[(&str, &[u8])] =
+            &[(":path", b"/a//b?q"), (":method", b"GET"), (":authority", b"Shop.example:80")];
+        let key = |source| one_key(vec![source], pairs);
+        assert_eq!(key(Source::Path).unwrap(), "ads:{/a/b}:k");
+        assert_eq!(key(Source::Host).unwrap(), "ads:{shop.example:80}:k");
+        assert_eq!(key(Source::Ip { v6_prefix: 64 }).unwrap(), "ads:{2001:db8:1:2::/64}:k");
+        assert_eq!(key(Source::Ip { v6_prefix: 128 }).unwrap(), "ads:{2001:db8:1:2:3::1/128}:k");
+        assert_eq!(key(Source::Command), None);
+    }
+}

@@ -1,0 +1,113 @@
+//! What Envoy's stats count. Names come from the policy and from this file, never from a request.
+//!
+//! The host has no labels: `<tag>.<value>` pairs stand in the name, and the `stats_tags` in `envoy/` take them
+//! out again, so that Prometheus shows `lanekeeper_decisions_total{lane=…,limit=…,outcome=…,source=…}`.
+//! A counter is defined when it first counts, since each definition takes a lock of the whole proxy.
+
+use std::collections::HashMap;
+
+use lanekeeper_engine::lane::NORMAL_LANE;
+use lanekeeper_engine::policy::Policy;
+use lanekeeper_engine::request::{Judge, Outcome, Tally};
+
+use crate::host;
+
+/// How a question to the store ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum CallEnd {
+    /// With an answer that was used.
+    Answered,
+    /// With an answer later than the timeout; it is not used.
+    Late,
+    /// The shim answered with an error.
+    Refused,
+    /// The answer does not fit the question.
+    Malformed,
+    /// No answer in time.
+    TimedOut,
+    /// No connection, or it broke.
+    Unreachable,
+    /// The host would not send it (no such cluster, no healthy host, too many pending).
+    NotSent,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+enum Event {
+    Decision { lane: usize, tally: (usize, Outcome, Judge) },
+    Forged { lane: usize },
+    Call(CallEnd),
+}
+
+/// The counters of one root.
+#[derive(Default)]
+pub(crate) struct Metrics {
+    defined: HashMap<Event, Option<u32>>,
+}
+
+impl Metrics {
+    /// A limit has decided.
+    pub(crate) fn decision(&mut self, policy: &Policy, lane: usize, tally: Tally) {
+        let Tally { limit, outcome, judge } = tally;
+        self.count(Event::Decision { lane, tally: (limit, outcome, judge) }, || {
+            let lane = policy.lanes.get(lane)?;
+            let limit = &lane.limits.get(limit)?.title;
+            let (outcome, judge) = (outcome_name(outcome), judge_name(judge));
+            let lane = &lane.name;
+            Some(format!(
+                "lanekeeper.decisions_total.lane.{lane}.limit.{limit}.outcome.{outcome}.source.{judge}"
+            ))
+        });
+    }
+
+    /// Somebody who may not set a lane's flag has set it.
+    pub(crate) fn forged(&mut self, policy: &Policy, lane: usize) {
+        self.count(Event::Forged { lane }, || {
+            let lane = &policy.lanes.get(lane).filter(|_| lane != NORMAL_LANE)?.name;
+            Some(format!("lanekeeper.untrusted_flags_total.lane.{lane}"))
+        });
+    }
+
+    /// A question to the store has ended.
+    pub(crate) fn call(&mut self, end: CallEnd) {
+        let name = || Some(format!("lanekeeper.store_calls_total.outcome.{}", call_end_name(end)));
+        self.count(Event::Call(end), name);
+    }
+
+    fn count(&mut self, event: Event, name: impl FnOnce() -> Option<String>) {
+        let define = || name().and_then(|name| host::define_counter(&name).ok());
+        if let Some(counter) = self.defined.entry(event).or_insert_with(define) {
+            // a counter that cannot count must not keep a request from its decision
+            let _ = host::increment(*counter);
+        }
+    }
+}
+
+fn outcome_name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Admitted => "admitted",
+        Outcome::Rejected => "rejected",
+        Outcome::DryRun => "dry_run",
+    }
+}
+
+fn judge_name(judge: Judge) -> &'static str {
+    match judge {
+        Judge::Store => "store",
+        Judge::Local => "local",
+        Judge::Open => "open",
+        Judge::Closed => "closed",
+        Judge::Policy => "policy",
+    }
+}
+
+fn call_end_name(end: CallEnd) -> &'static str {
+    match end {
+        CallEnd::Answered => "answered",
+        CallEnd::Late => "late",
+        CallEnd::Refused => "refused",
+        CallEnd::Malformed => "malformed",
+        CallEnd::TimedOut => "timeout",
+        CallEnd::Unreachable => "unreachable",
+        CallEnd::NotSent => "dispatch_failed",
+    }
+}

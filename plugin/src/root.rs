@@ -1,0 +1,296 @@
+//! One configuration of the filter, and the way from its streams to the store.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use lanekeeper_engine::circuit::Circuit;
+use lanekeeper_engine::local::LocalCounters;
+use lanekeeper_engine::policy::{Policy, Store};
+use lanekeeper_engine::request::{Judge, Request, Step};
+use lanekeeper_engine::units::Timestamp;
+use lanekeeper_engine::wire::{CheckAnswer, SHIM_HEADER};
+
+use crate::batch::{Asking, Batches, Call, MAX_STREAMS, Waiter};
+use crate::host::{self, Buffer, HostError, Map, SharedCells};
+use crate::metrics::{CallEnd, Metrics};
+use crate::stream::Stream;
+
+/// While streams wait and no callout will call back, the timer does, this often.
+const HASTE: Duration = Duration::from_millis(1);
+
+/// A root context.
+pub(crate) struct Root {
+    context: u32,
+    /// None until it is configured.
+    active: Option<Active>,
+}
+
+/// A root with a policy.
+pub(crate) struct Active {
+    pub(crate) policy: Rc<Policy>,
+    pub(crate) metrics: Metrics,
+    counters: LocalCounters,
+    store: Option<StoreLink>,
+}
+
+struct StoreLink {
+    asking: Asking,
+    circuit: Circuit,
+    batches: Batches,
+    tick: Duration,
+    /// The period that the host's timer has now.
+    ticking: Option<Duration>,
+}
+
+/// What the store said to a stream.
+enum Heard {
+    Answers(Vec<CheckAnswer>),
+    Nothing,
+}
+
+impl Root {
+    pub(crate) fn new(context: u32) -> Self {
+        Self { context, active: None }
+    }
+
+    /// The policy and what runs under it; none before it is configured.
+    pub(crate) fn active(&mut self) -> Option<&mut Active> {
+        self.active.as_mut()
+    }
+
+    /// Reads the configuration. Nothing changes when it is refused.
+    pub(crate) fn configure(&mut self) -> Result<(), Vec<String>> {
+        let one = |problem: String| vec![problem];
+        let bytes = host::buffer(Buffer::PluginConfiguration).map_err(|e| one(e.to_string()))?;
+        let policy = Policy::from_json(&bytes)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let secret = node_secret()
+            .map_err(|error| one(format!("this node's workers cannot share counters: {error}")))?;
+        let store = policy.store.as_ref().map(StoreLink::new).transpose().map_err(one)?;
+        let mut active = Active {
+            policy: Rc::new(policy),
+            metrics: Metrics::default(),
+            counters: LocalCounters::new(secret),
+            store,
+        };
+        if let Some(store) = &mut active.store {
+            store.pace();
+        }
+        self.active = Some(active);
+        Ok(())
+    }
+
+    /// The timer: what the host forgot, and who has waited too long.
+    pub(crate) fn tick(&mut self, streams: &mut HashMap<u32, Stream>) {
+        let now = host::now();
+        if let Some(active) = &mut self.active {
+            let mut answering = Answering { context: self.context, streams, budget: MAX_STREAMS };
+            active.give_up_lost(now, &mut answering);
+            active.pump(now, &mut answering);
+            answering.end();
+        }
+    }
+
+    /// A callout has ended.
+    pub(crate) fn call_ended(&mut self, streams: &mut HashMap<u32, Stream>, call: u32, has_headers: bool) {
+        let now = host::now();
+        if let Some(active) = &mut self.active {
+            let mut answering = Answering { context: self.context, streams, budget: MAX_STREAMS };
+            active.call_ended(now, call, has_headers, &mut answering);
+            active.pump(now, &mut answering);
+            answering.end();
+        }
+    }
+}
+
+/// The streams, from within a callback of the root: only here may one stream's answer be given while another's
+/// callback is not running, and only so many in one callback.
+struct Answering<'a> {
+    context: u32,
+    streams: &'a mut HashMap<u32, Stream>,
+    budget: usize,
+}
+
+impl Answering<'_> {
+    fn tell(&mut self, active: &mut Active, id: u32, heard: Heard, now: Timestamp) {
+        self.budget = self.budget.saturating_sub(1);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            let policy = Rc::clone(&active.policy);
+            let hear = |request: &mut Request| match heard {
+                Heard::Answers(answers) => request.answered(&policy, Judge::Store, answers),
+                Heard::Nothing => request.store_failed(&policy),
+            };
+            stream.hear(id, active, hear, now);
+        }
+    }
+
+    fn end(self) {
+        // the host resets it by itself when the callback returns; a refusal changes nothing
+        let _ = host::set_effective_context(self.context);
+    }
+}
+
+impl Active {
+    /// Brings a question on its way. `false` when the store is not asked.
+    pub(crate) fn ask(&mut self, stream: u32, request: &Request, now: Timestamp) -> bool {
+        let Some(store) = &mut self.store else { return false };
+        if !store.circuit.lets_through(now) {
+            return false;
+        }
+        let waiter = Waiter { stream, checks: request.checks().cloned().collect(), since: now };
+        if !store.batches.has_room() {
+            store.batches.wait(waiter);
+            return true;
+        }
+        let sent = store.batches.send(&store.asking, now, vec![waiter]);
+        if sent.is_err() {
+            store.circuit.failed(now);
+            self.metrics.call(CallEnd::NotSent);
+        }
+        sent.is_ok()
+    }
+
+    /// Counts a request's checks on this node.
+    pub(crate) fn count(&mut self, request: &mut Request, now: Timestamp) -> Step {
+        let answers = request.checks().map(|check| self.counters.decide(&SharedCells, check, now)).collect();
+        request.answered(&self.policy, Judge::Local, answers)
+    }
+
+    fn call_ended(&mut self, now: Timestamp, call: u32, has_headers: bool, answering: &mut Answering<'_>) {
+        // a callout given up before its end is nobody's any more
+        let Some(store) = &mut self.store else { return };
+        let Some(call) = store.batches.end(call) else { return };
+        let age = call.age(now);
+        let read = read_answer(has_headers).and_then(|(status, body)| call.read(&status, &body));
+        let read = if read.is_ok() && age > store.asking.timeout { Err(CallEnd::Late) } else { read };
+        match read {
+            Ok(answers) => {
+                store.circuit.answered(now, age);
+                self.metrics.call(CallEnd::Answered);
+                for (stream, answers) in answers {
+                    answering.tell(self, stream, Heard::Answers(answers), now);
+                }
+            }
+            Err(end) => self.call_failed(now, &call, end, answering),
+        }
+    }
+
+    fn call_failed(&mut self, now: Timestamp, call: &Call, end: CallEnd, answering: &mut Answering<'_>) {
+        if let Some(store) = &mut self.store {
+            store.circuit.failed(now);
+        }
+        self.metrics.call(end);
+        for stream in call.streams() {
+            answering.tell(self, stream, Heard::Nothing, now);
+        }
+    }
+
+    /// Gives up one callout that the host should have ended long ago; the next tick gives up the next.
+    fn give_up_lost(&mut self, now: Timestamp, answering: &mut Answering<'_>) {
+        let Some(store) = &mut self.store else { return };
+        let patience = store.asking.timeout + store.tick;
+        let lost = store.batches.lost_before(before(now, patience));
+        if let Some(call) = lost {
+            self.call_failed(now, &call, CallEnd::TimedOut, answering);
+        }
+    }
+
+    /// Sends what waits, and lets go of whoever has waited too long.
+    fn pump(&mut self, now: Timestamp, answering: &mut Answering<'_>) {
+        while let Some(store) = &mut self.store {
+            let late =
+                store.batches.waiting_since_before(before(now, store.asking.timeout), answering.budget);
+            if late.is_empty() {
+                break;
+            }
+            for stream in late {
+                answering.tell(self, stream, Heard::Nothing, now);
+            }
+        }
+        while let Some(store) = &mut self.store {
+            let most = answering.budget;
+            if !store.batches.has_room() || most == 0 {
+                break;
+            }
+            let next = store.batches.next(most, |stream| answering.streams.contains_key(&stream));
+            if next.is_empty() {
+                break;
+            }
+            let streams: Vec<u32> = next.iter().map(|waiter| waiter.stream).collect();
+            if store.batches.send(&store.asking, now, next).is_err() {
+                store.circuit.failed(now);
+                self.metrics.call(CallEnd::NotSent);
+                for stream in streams {
+                    answering.tell(self, stream, Heard::Nothing, now);
+                }
+            }
+        }
+        if let Some(store) = &mut self.store {
+            store.pace();
+        }
+    }
+}
+
+impl StoreLink {
+    fn new(store: &Store) -> Result<Self, String> {
+        let token = store.token_env.as_ref().map(|name| {
+            let token = std::env::var(name).ok().filter(|token| !token.is_empty());
+            token.ok_or_else(|| {
+                format!("store.token_env: {name} is not set; list it in vm_config.environment_variables")
+            })
+        });
+        let authorization = token.transpose()?.map(|token| format!("Bearer {token}"));
+        Ok(Self {
+            asking: Asking { cluster: store.cluster.clone(), timeout: store.timeout, authorization },
+            circuit: Circuit::new(store.circuit),
+            batches: Batches::default(),
+            tick: store.timeout.clamp(Duration::from_millis(10), Duration::from_millis(100)),
+            ticking: None,
+        })
+    }
+
+    /// Sets the timer: hastily while streams wait and no callout will call back.
+    fn pace(&mut self) {
+        let period = Some(if self.batches.is_stuck() { HASTE } else { self.tick });
+        if period != self.ticking && host::set_tick_period(period).is_ok() {
+            self.ticking = period;
+        }
+    }
+}
+
+/// The status and body of an answer that is the shim's own. Envoy answers in its place when there is no
+/// connection (503) or no answer in time (504).
+fn read_answer(has_headers: bool) -> Result<(Vec<u8>, Vec<u8>), CallEnd> {
+    if !has_headers {
+        return Err(CallEnd::Unreachable);
+    }
+    let status = host::header(Map::CalloutResponse, ":status").unwrap_or_default();
+    if host::header(Map::CalloutResponse, SHIM_HEADER).is_none() {
+        return Err(if status == b"504" { CallEnd::TimedOut } else { CallEnd::Unreachable });
+    }
+    let body = host::buffer(Buffer::CalloutResponse).map_err(|_| CallEnd::Malformed)?;
+    Ok((status, body))
+}
+
+/// The secret under which this node's subjects find their slots: drawn by the first VM, read by the others.
+fn node_secret() -> Result<(u64, u64), HostError> {
+    let key = host::shared_key("secret", 0);
+    let (mut bytes, version) = host::shared_data(&key)?;
+    if bytes.len() != 16 {
+        let mut drawn = [0_u8; 16];
+        // without chance the slots are known to all, which costs fairness under attack and nothing else
+        let _ = getrandom::fill(&mut drawn);
+        host::set_shared_data(&key, &drawn, version)?;
+        (bytes, _) = host::shared_data(&key)?;
+    }
+    let half = |at: usize| {
+        let bytes = bytes.get(at..at + 8).and_then(|half| half.try_into().ok());
+        bytes.map_or(0, u64::from_le_bytes)
+    };
+    Ok((half(0), half(8)))
+}
+
+fn before(now: Timestamp, span: Duration) -> Timestamp {
+    Timestamp::from_micros(now.as_micros().saturating_sub(lanekeeper_engine::units::micros(span)))
+}

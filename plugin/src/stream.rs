@@ -1,0 +1,155 @@
+//! One request and its answer.
+
+use std::rc::Rc;
+
+use lanekeeper_engine::answer::{AnswerHeader, LEGACY_REMAINING, Reply};
+use lanekeeper_engine::lane::{HeaderEdit, parse_source};
+use lanekeeper_engine::request::{Facts, Request, Step};
+use lanekeeper_engine::units::Timestamp;
+
+use crate::host::{self, HostError, Level, Map};
+use crate::root::{Active, Root};
+
+/// What the host does after a callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// It goes on.
+    Continue = 0,
+    /// It waits until it is told to go on.
+    Pause = 1,
+}
+
+/// A stream context.
+pub(crate) struct Stream {
+    root: u32,
+    /// None before its headers.
+    request: Option<Request>,
+}
+
+/// What a decided request may do.
+enum Verdict {
+    Pass,
+    Refused(Reply),
+    Waits,
+}
+
+impl Stream {
+    pub(crate) fn new(root: u32) -> Self {
+        Self { root, request: None }
+    }
+
+    /// The root context that it belongs to.
+    pub(crate) fn root(&self) -> u32 {
+        self.root
+    }
+
+    /// Its headers have come. `None` when they cannot be judged.
+    pub(crate) fn request_headers(&mut self, id: u32, root: &mut Root) -> Option<Action> {
+        let active = root.active()?;
+        let headers = host::headers(Map::Request).ok().flatten()?;
+        let client = || host::property(&["source", "address"]).and_then(|address| parse_source(&address));
+        // without chance a limit that is enforced in part is enforced
+        let chance = || getrandom::u32().unwrap_or(0);
+        let facts = Facts { headers: &headers, client: &client, chance: &chance };
+        let policy = Rc::clone(&active.policy);
+        let (request, arrival) = Request::arrive(&policy, &facts);
+        for lane in arrival.forged {
+            active.metrics.forged(&policy, lane);
+        }
+        if !matches!(arrival.step, Step::Reply(_)) {
+            // a flag that cannot be stripped would reach the services
+            arrival.edits.iter().try_for_each(apply).ok()?;
+        }
+        let request = self.request.insert(request);
+        Some(match settle(id, request, active, arrival.step, host::now()) {
+            Verdict::Pass => Action::Continue,
+            Verdict::Waits => Action::Pause,
+            Verdict::Refused(reply) => {
+                send(&reply);
+                Action::Pause
+            }
+        })
+    }
+
+    /// More of its body, or its trailers. A body that is let go takes the paused headers with it.
+    pub(crate) fn request_goes_on(&self) -> Action {
+        match &self.request {
+            Some(request) if request.is_pending() => Action::Pause,
+            _ => Action::Continue,
+        }
+    }
+
+    /// Its answer has come: the limits' headers go with it. An upstream that limits too keeps its word: the
+    /// draft's headers are lists, and of the older ones the stricter stays.
+    pub(crate) fn response_headers(&self) {
+        let Some(request) = &self.request else { return };
+        let upstream_remaining = || host::header(Map::Response, LEGACY_REMAINING);
+        for AnswerHeader { name, value, replaces } in request.answer_headers(&upstream_remaining) {
+            let removed = if *replaces { host::remove_header(Map::Response, name) } else { Ok(()) };
+            if let Err(error) = removed.and_then(|()| host::add_header(Map::Response, name, value.as_bytes()))
+            {
+                host::log(Level::Warn, &format!("lanekeeper cannot write {name}: {error}"));
+            }
+        }
+    }
+
+    /// The store has spoken, or failed; from a callback of the root.
+    pub(crate) fn hear(
+        &mut self,
+        id: u32,
+        active: &mut Active,
+        hear: impl FnOnce(&mut Request) -> Step,
+        now: Timestamp,
+    ) {
+        let Some(request) = self.request.as_mut().filter(|request| request.is_pending()) else { return };
+        let step = hear(request);
+        let verdict = settle(id, request, active, step, now);
+        // a stream whose context is gone has nobody left to answer
+        if host::set_effective_context(id).is_err() {
+            return;
+        }
+        match verdict {
+            Verdict::Pass => {
+                if let Err(error) = host::resume_request() {
+                    host::log(Level::Error, &format!("lanekeeper cannot resume a request: {error}"));
+                }
+            }
+            Verdict::Refused(reply) => send(&reply),
+            Verdict::Waits => {}
+        }
+    }
+}
+
+/// Follows a request's steps as far as they go now.
+fn settle(id: u32, request: &mut Request, active: &mut Active, step: Step, now: Timestamp) -> Verdict {
+    let policy = Rc::clone(&active.policy);
+    let mut step = step;
+    let verdict = loop {
+        step = match step {
+            Step::Continue => break Verdict::Pass,
+            Step::Reply(reply) => break Verdict::Refused(reply),
+            Step::Ask if active.ask(id, request, now) => break Verdict::Waits,
+            Step::Ask => request.store_failed(&policy),
+            Step::Count => active.count(request, now),
+        };
+    };
+    for tally in request.take_tallies() {
+        active.metrics.decision(&policy, request.lane(), tally);
+    }
+    verdict
+}
+
+fn apply(edit: &HeaderEdit) -> Result<(), HostError> {
+    host::remove_header(Map::Request, &edit.name)?;
+    edit.lines.iter().try_for_each(|line| host::add_header(Map::Request, &edit.name, line))
+}
+
+fn send(reply: &Reply) {
+    let headers: Vec<(&str, &str)> =
+        reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let sent =
+        host::send_local_response(reply.status, reply.grpc_status, reply.details, &headers, &reply.body);
+    if let Err(error) = sent {
+        host::log(Level::Error, &format!("lanekeeper cannot refuse a request: {error}"));
+    }
+}

@@ -1,0 +1,80 @@
+//! The command line.
+
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::app::App;
+use crate::listen::Address;
+use crate::memory::MemoryStore;
+use crate::redis::{AddressError, RedisStore};
+
+/// The small service between the Lanekeeper filter and the store that counts.
+///
+/// Envoy cannot speak to Redis from a filter, so the filter asks this service over HTTP, in batches, and this
+/// service asks Redis. It keeps nothing itself: run as many as you like in front of one Redis.
+#[derive(Debug, Parser)]
+#[command(version, about, long_about, after_help = EXAMPLES)]
+pub struct Args {
+    /// Where to listen for HTTP/1.1 and HTTP/2: IP:PORT (port 0: any free one) or unix:/PATH
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
+    pub listen: Address,
+
+    /// Where to count: `memory` (in this process, gone when it ends) or redis://[USER:PASSWORD@]HOST[:PORT][/DB]
+    #[arg(long, value_name = "STORE", env = "LANEKEEPER_STORE", hide_env_values = true)]
+    pub store: String,
+
+    /// The environment variable that holds the bearer token the filter has to show
+    #[arg(long, value_name = "NAME")]
+    pub token_env: Option<String>,
+
+    /// How long Redis may take for a batch; keep it below the filter's own `store.timeout`
+    #[arg(long, value_name = "DURATION", default_value = "15ms", value_parser = humantime::parse_duration)]
+    pub store_timeout: Duration,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  Try it, without Redis:
+    lanekeeper-shim --store memory
+  With Redis, beside Envoy in one pod:
+    lanekeeper-shim --listen unix:/run/lanekeeper/shim.sock --store redis://redis:6379/0
+  Ask for one request out of ten a minute:
+    curl http://127.0.0.1:7400/v1/decide -d '{\"version\": 1, \"spend_within_ms\": 20, \"checks\": [{\"keys\": [
+      {\"key\": \"demo:{u42}\", \"cost\": 1, \"windows\": [
+        {\"algorithm\": \"sliding_window\", \"limit\": 10, \"per_ms\": 60000}]}]}]}'
+
+It also serves /healthz (the process lives), /readyz (the store answers) and /metrics. Logs go to stderr;
+RUST_LOG=debug says more.";
+
+/// Why these arguments make no service.
+#[derive(Debug, thiserror::Error)]
+pub enum ArgsError {
+    /// `--store` names neither kind of store.
+    #[error("--store is `memory` or an address that begins with redis://")]
+    Store,
+    /// `--store` looks like Redis, and is no address of one.
+    #[error("--store: {0}")]
+    Redis(#[from] AddressError),
+    /// The variable that `--token-env` names is not set, empty or not text.
+    #[error("--token-env: the environment variable {0} holds no token")]
+    Token(String),
+}
+
+impl Args {
+    /// The service that was asked for. Needs a tokio runtime.
+    pub fn app(&self) -> Result<App, ArgsError> {
+        let app = match self.store.as_str() {
+            "memory" => App::new(MemoryStore::new()),
+            url if url.starts_with("redis") => App::new(RedisStore::open(url, self.store_timeout)?),
+            _ => return Err(ArgsError::Store),
+        };
+        match &self.token_env {
+            None => Ok(app),
+            Some(name) => match std::env::var(name) {
+                Ok(token) if !token.is_empty() => Ok(app.with_token(token)),
+                _ => Err(ArgsError::Token(name.clone())),
+            },
+        }
+    }
+}

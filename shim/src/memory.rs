@@ -1,0 +1,174 @@
+//! The embedded store: the engine's own counters behind a lock, for one shim and for tests.
+//!
+//! A decision takes a few microseconds, so one lock serves; it is held for one check, not for a batch.
+//! Subjects that say nothing any more have to go without a timer and without a pause: each has exactly one
+//! entry in a queue ordered by when it should be looked at, and each check looks at a few of those due. A check
+//! adds at most one subject for each of its keys and looks at two, so the queue cannot grow on what is idle.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lanekeeper_engine::counter::{Charge, Counter, STORE_BUCKETS, SubjectCounters, take};
+use lanekeeper_engine::units::{Timestamp, micros};
+use lanekeeper_engine::window::Window;
+use lanekeeper_engine::wire::{Check, CheckAnswer, StoreError};
+
+use crate::store::{Answering, Store, Unit};
+
+/// Idle subjects looked at for each key of a check.
+const LOOKS_PER_KEY: usize = 2;
+
+/// Counts in this process alone.
+pub struct MemoryStore {
+    clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    subjects: Mutex<Subjects>,
+}
+
+#[derive(Default)]
+struct Subjects {
+    by_key: HashMap<Arc<str>, Subject>,
+    /// When to look at each subject, the soonest on top.
+    idle: BinaryHeap<Reverse<(Timestamp, Arc<str>)>>,
+}
+
+#[derive(Default)]
+struct Subject {
+    /// The windows that the counters are of: those last asked for, then those that only an earlier check asked
+    /// for, so that two nodes with two policies do not erase each other's counters.
+    windows: Vec<Window>,
+    counters: SubjectCounters,
+}
+
+impl MemoryStore {
+    /// An empty store on the machine's clock.
+    pub fn new() -> Self {
+        Self::with_clock(|| {
+            Timestamp::from_micros(micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))
+        })
+    }
+
+    /// An empty store on a clock of the caller's.
+    pub fn with_clock(clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self { clock: Box::new(clock), subjects: Mutex::default() }
+    }
+
+    /// How many subjects are held, idle ones that were not yet looked at included.
+    pub fn subjects(&self) -> usize {
+        self.lock().by_key.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Subjects> {
+        // Should a decision ever panic, its own subjects start afresh; that beats refusing everyone for good.
+        self.subjects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Store for MemoryStore {
+    fn decide<'a>(&'a self, checks: &'a [Check], spend_within: Duration) -> Answering<'a, Vec<CheckAnswer>> {
+        let decide = |check| self.lock().decide(check, (self.clock)(), spend_within);
+        Box::pin(std::future::ready(checks.iter().map(decide).collect()))
+    }
+
+    fn ready(&self) -> Answering<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+impl Subjects {
+    fn decide(&mut self, check: &Check, now: Timestamp, spend_within: Duration) -> CheckAnswer {
+        self.forget_idle(now, check.keys.len() * LOOKS_PER_KEY);
+        let mut counters: Vec<SubjectCounters> =
+            check.keys.iter().map(|key| self.borrow(&key.key, &key.windows)).collect();
+        let mut charges: Vec<Charge<'_>> = check
+            .keys
+            .iter()
+            .zip(&mut counters)
+            .map(|(key, counters)| Charge { windows: &key.windows, cost: key.cost, counters })
+            .collect();
+        let decision = take(&mut charges, STORE_BUCKETS, now, spend_within);
+        for (key, counters) in check.keys.iter().zip(counters) {
+            self.give_back(&key.key, &key.windows, counters);
+        }
+        decision.into()
+    }
+
+    /// Takes a subject's counters out, in the order of `windows`; fresh ones for a subject that is not known.
+    fn borrow(&mut self, key: &str, windows: &[Window]) -> SubjectCounters {
+        self.by_key.get_mut(key).map(|subject| subject.borrow(windows)).unwrap_or_default()
+    }
+
+    /// Puts a subject's counters back; one that is new and has used nothing is not kept.
+    fn give_back(&mut self, key: &str, windows: &[Window], counters: SubjectCounters) {
+        if let Some(subject) = self.by_key.get_mut(key) {
+            return subject.give_back(windows, counters);
+        }
+        let (seen, subject) = (counters.seen, Subject::new(windows, counters));
+        let idle_at = subject.idle_at();
+        if idle_at > seen {
+            let key: Arc<str> = key.into();
+            self.by_key.insert(Arc::clone(&key), subject);
+            self.idle.push(Reverse((idle_at, key)));
+        }
+    }
+
+    /// Looks at no more than `most` subjects that are due: forgets them, or notes when to look again.
+    fn forget_idle(&mut self, now: Timestamp, most: usize) {
+        for _ in 0..most {
+            let Some(key) = self.next_due(now) else { return };
+            let Some(subject) = self.by_key.get(&key) else { continue };
+            let idle_at = subject.idle_at();
+            if idle_at <= now {
+                self.by_key.remove(&key);
+            } else {
+                self.idle.push(Reverse((idle_at, key)));
+            }
+        }
+    }
+
+    fn next_due(&mut self, now: Timestamp) -> Option<Arc<str>> {
+        let Reverse((due, _)) = self.idle.peek()?;
+        if *due > now {
+            return None;
+        }
+        self.idle.pop().map(|Reverse((_, key))| key)
+    }
+}
+
+impl Subject {
+    fn new(windows: &[Window], counters: SubjectCounters) -> Self {
+        Self { windows: windows.to_vec(), counters }
+    }
+
+    fn borrow(&mut self, windows: &[Window]) -> SubjectCounters {
+        let counters = windows.iter().map(|window| self.remove(window)).collect();
+        SubjectCounters { seen: self.counters.seen, counters }
+    }
+
+    fn remove(&mut self, window: &Window) -> Counter {
+        match self.windows.iter().position(|kept| Unit::of(kept) == Unit::of(window)) {
+            Some(at) => {
+                self.windows.remove(at);
+                self.counters.counters.remove(at)
+            }
+            None => Counter::fresh(window),
+        }
+    }
+
+    fn give_back(&mut self, windows: &[Window], counters: SubjectCounters) {
+        self.counters.seen = counters.seen;
+        self.windows.splice(0..0, windows.iter().cloned());
+        self.counters.counters.splice(0..0, counters.counters);
+    }
+
+    fn idle_at(&self) -> Timestamp {
+        self.counters.idle_at(&self.windows, STORE_BUCKETS)
+    }
+}

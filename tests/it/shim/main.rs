@@ -1,0 +1,17 @@
+//! The shim and its stores, over HTTP: one suite on every backend, and what is special to each.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says by a panic what is wrong"
+)]
+
+mod behaviour;
+mod differential;
+mod http;
+mod memory;
+mod redis_store;
+mod stopping;
+mod support;

@@ -1,0 +1,320 @@
+//! What is special to Redis: its script and keys, and that it can be away.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lanekeeper_engine::counter::{Charge, STORE_BUCKETS, SubjectCounters, take};
+use lanekeeper_engine::units::{Timestamp, micros};
+use lanekeeper_engine::window::Window;
+use lanekeeper_engine::wire::{CheckAnswer, StoreError};
+use lanekeeper_shim::app::App;
+use lanekeeper_shim::redis::{RedisStore, Taken};
+use lanekeeper_shim::store::Store;
+use lanekeeper_tests::redis::Redis;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+
+use crate::support::{
+    HOUR, MINUTE, PATIENT, SECOND, Shim, allowed, batch, bucket, check, left, rejected, shim_on_redis,
+    sliding,
+};
+
+async fn store_on(redis: &Redis) -> RedisStore {
+    let store = RedisStore::open(&redis.url(), PATIENT).unwrap();
+    while store.ready().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    store
+}
+
+async fn take_one(store: &RedisStore, key: &str, cost: u32, windows: &[Window], spend: Duration) -> Taken {
+    store.take_with_time(&[check(&[(key, cost, windows)])], spend).await.remove(0).unwrap()
+}
+
+fn hash(redis: &Redis, key: &str) -> BTreeMap<String, u64> {
+    redis::cmd("HGETALL").arg(key).query(&mut redis.connect().unwrap()).unwrap()
+}
+
+fn run(redis: &Redis, words: &[&str]) -> redis::Value {
+    redis::cmd(words[0]).arg(&words[1..]).query(&mut redis.connect().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn keeps_a_subject_in_one_hash_whose_fields_are_these() {
+    let redis = Redis::start().unwrap();
+    let store = store_on(&redis).await;
+    let windows = [sliding(10, HOUR), bucket(30, MINUTE, 5), sliding(20, HOUR)];
+    let at = take_one(&store, "limit:{u42}:per_user", 3, &windows, SECOND).await.at.as_micros();
+    let dated = at + 1_000_000;
+    let index = dated / 14_062_500;
+    let idle_at = (index + 257) * 14_062_500;
+    let fields: &[(String, u64)] = &[
+        ("t".into(), at),
+        ("e".into(), idle_at.div_ceil(1000)),
+        ("s3600000:n".into(), 3),
+        ("s3600000:o".into(), index),
+        (format!("s3600000:{index}"), 3),
+        ("b2000000/1:d".into(), 6_000_000),
+        ("b2000000/1:f".into(), dated),
+        ("s3600000.1:n".into(), 3),
+        ("s3600000.1:o".into(), index),
+        (format!("s3600000.1:{index}"), 3),
+    ];
+    assert_eq!(hash(&redis, "limit:{u42}:per_user"), fields.iter().cloned().collect());
+    assert_eq!(run(&redis, &["KEYS", "*"]), redis::Value::Array(vec![text("limit:{u42}:per_user")]));
+}
+
+fn text(text: &str) -> redis::Value {
+    redis::Value::BulkString(text.into())
+}
+
+#[tokio::test]
+async fn sets_every_hash_to_expire_when_its_windows_are_as_if_fresh() {
+    let redis = Redis::start().unwrap();
+    let store = store_on(&redis).await;
+    let cases = [
+        ("a", vec![sliding(10, HOUR)]),
+        ("b", vec![bucket(7, HOUR, 9)]),
+        ("c", vec![bucket(7, SECOND, 9), sliding(10, MINUTE)]),
+        ("d", vec![sliding(10, MINUTE), bucket(1, HOUR, 9)]),
+    ];
+    for (key, windows) in cases {
+        let mut counters = SubjectCounters::default();
+        for _ in 0..3 {
+            let at = take_one(&store, key, 2, &windows, SECOND).await.at;
+            let charge = Charge { windows: &windows, cost: 2, counters: &mut counters };
+            take(&mut [charge], STORE_BUCKETS, at, SECOND);
+            let idle_ms = counters.idle_at(&windows, STORE_BUCKETS).as_micros().div_ceil(1000);
+            let expires = run(&redis, &["PEXPIRETIME", key]);
+            assert_eq!(expires, redis::Value::Int(i64::try_from(idle_ms).unwrap()), "{key}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn does_not_let_a_short_window_shorten_the_life_of_a_long_one() {
+    let redis = Redis::start().unwrap();
+    let store = store_on(&redis).await;
+    take_one(&store, "k", 1, &[sliding(10, HOUR)], Duration::ZERO).await;
+    let expires = run(&redis, &["PEXPIRETIME", "k"]);
+    take_one(&store, "k", 1, &[sliding(10, SECOND)], Duration::ZERO).await;
+    assert_eq!(run(&redis, &["PEXPIRETIME", "k"]), expires);
+}
+
+#[tokio::test]
+async fn a_rejected_check_creates_no_key() {
+    let redis = Redis::start().unwrap();
+    let store = store_on(&redis).await;
+    let windows = [sliding(1, HOUR)];
+    take_one(&store, "full", 1, &windows, Duration::ZERO).await;
+    let both = check(&[("new", 1, &windows), ("full", 1, &windows)]);
+    rejected(&store.decide(&[both], Duration::ZERO).await[0]);
+    assert_eq!(run(&redis, &["EXISTS", "new"]), redis::Value::Int(0));
+}
+
+#[tokio::test]
+async fn forgets_the_buckets_that_have_passed() {
+    let redis = Redis::start().unwrap();
+    let store = store_on(&redis).await;
+    let windows = [sliding(1_000_000, Duration::from_millis(2)), sliding(1_000_000, HOUR)];
+    let mut last = Timestamp::default();
+    for _ in 0..200 {
+        last = take_one(&store, "k", 1, &windows, Duration::ZERO).await.at;
+    }
+    let (width, current) = (8, last.as_micros() / 8);
+    assert!(last.as_micros() > width * 256, "the clock is the machine's");
+    let mut counted = 0;
+    for (field, count) in hash(&redis, "k") {
+        if let Some(index) = field.strip_prefix("s2:").and_then(|index| index.parse::<u64>().ok()) {
+            assert!(index + 256 >= current, "{field} has passed");
+            counted += count;
+        }
+    }
+    assert_eq!(hash(&redis, "k")["s2:n"], counted, "the running total is that of the buckets");
+}
+
+#[tokio::test]
+async fn time_does_not_run_backwards_for_a_subject() {
+    let redis = Redis::start().unwrap();
+    let store = store_on(&redis).await;
+    let windows = [sliding(3, MINUTE), bucket(3, MINUTE, 3)];
+    let at = take_one(&store, "k", 1, &windows, Duration::ZERO).await.at;
+    let mut counters = SubjectCounters::default();
+    let mut model = |now| {
+        let charge = Charge { windows: &windows, cost: 1, counters: &mut counters };
+        CheckAnswer::from(take(&mut [charge], STORE_BUCKETS, now, Duration::ZERO))
+    };
+    model(at);
+    // As after a failover from a server whose clock was half a minute ahead.
+    let ahead = at.plus(MINUTE / 2);
+    run(&redis, &["HSET", "k", "t", &ahead.as_micros().to_string()]);
+    for _ in 0..3 {
+        let taken = take_one(&store, "k", 1, &windows, Duration::ZERO).await;
+        assert!(taken.at < ahead);
+        assert_eq!(taken.answer, model(ahead));
+    }
+}
+
+#[tokio::test]
+async fn loads_the_script_again_and_charges_once_when_redis_has_lost_it() {
+    let (shim, redis) = shim_on_redis().await;
+    let ask = || check(&[("k:{a}", 1, &[sliding(10, HOUR)])]);
+    assert_eq!(left(&shim.ask(ask()).await), [[9]], "a new server does not know it");
+    run(&redis, &["SCRIPT", "FLUSH"]);
+    let answers = shim.decide(&batch(0, vec![ask(), ask(), ask()])).await;
+    assert_eq!(answers.iter().map(left).collect::<Vec<_>>(), [[[8]], [[7]], [[6]]]);
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_fails_its_check_alone_and_charges_nothing() {
+    let (shim, redis) = shim_on_redis().await;
+    run(&redis, &["SET", "foreign", "x"]);
+    let windows = [sliding(10, HOUR), bucket(10, HOUR, 10)];
+    let answers = shim
+        .decide(&batch(
+            0,
+            vec![
+                check(&[("k", 1, &windows), ("foreign", 1, &windows)]),
+                check(&[("k", 1, &windows)]),
+                check(&[("foreign", 1, &windows)]),
+            ],
+        ))
+        .await;
+    let refused = CheckAnswer::Failed { error: StoreError::Refused };
+    assert_eq!((&answers[0], &answers[2]), (&refused, &refused));
+    assert_eq!(left(&answers[1]), [[9, 9]]);
+    assert_eq!(run(&redis, &["GET", "foreign"]), text("x"));
+}
+
+#[tokio::test]
+async fn a_full_redis_fails_a_check_and_charges_nothing() {
+    let (shim, redis) = shim_on_redis().await;
+    let windows = [sliding(10, HOUR), bucket(10, HOUR, 10)];
+    assert_eq!(left(&shim.ask(check(&[("k", 1, &windows)])).await), [[9, 9]]);
+    let before = hash(&redis, "k");
+    run(&redis, &["CONFIG", "SET", "maxmemory", "1"]);
+    let answer = shim.ask(check(&[("k", 1, &windows), ("other", 1, &windows)])).await;
+    assert_eq!(answer, CheckAnswer::Failed { error: StoreError::Refused });
+    run(&redis, &["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(hash(&redis, "k"), before);
+}
+
+#[tokio::test]
+async fn fails_at_once_while_redis_is_away_and_works_when_it_is_back() {
+    let (shim, mut redis) = shim_on_redis().await;
+    let ask = || check(&[("k:{a}", 1, &[sliding(10, HOUR)])]);
+    allowed(&shim.ask(ask()).await);
+    redis.kill();
+    // The store's patience is longer than the test's: only an answer that does not wait for it comes in time.
+    for _ in 0..3 {
+        let answer = tokio::time::timeout(PATIENT / 2, shim.ask(ask())).await.expect("an answer at once");
+        assert_eq!(answer, CheckAnswer::Failed { error: StoreError::Unreachable });
+    }
+    assert_eq!(shim.get("/readyz").await.status(), 503);
+    assert_eq!(shim.get("/healthz").await.status(), 200);
+    redis.start_again().unwrap();
+    shim.until_ready().await;
+    assert_eq!(left(&shim.ask(ask()).await), [[9]]);
+}
+
+#[tokio::test]
+async fn starts_before_its_redis_does() {
+    let mut redis = Redis::start().unwrap();
+    redis.kill();
+    let shim = Shim::start(App::new(RedisStore::open(&redis.url(), PATIENT).unwrap())).await;
+    let ask = || check(&[("k:{a}", 1, &[sliding(10, HOUR)])]);
+    assert_eq!(shim.get("/readyz").await.status(), 503);
+    assert_eq!(shim.ask(ask()).await, CheckAnswer::Failed { error: StoreError::Unreachable });
+    redis.start_again().unwrap();
+    shim.until_ready().await;
+    allowed(&shim.ask(ask()).await);
+}
+
+#[tokio::test]
+async fn gives_up_on_a_redis_that_hangs_and_goes_on_with_it_afterwards() {
+    let redis = Redis::start().unwrap();
+    let store = RedisStore::open(&redis.url(), Duration::from_millis(500)).unwrap();
+    let shim = Shim::start(App::new(store)).await;
+    shim.until_ready().await;
+    let ask = |key| check(&[(key, 1, &[sliding(10, HOUR)])]);
+    redis.freeze().unwrap();
+    let answers = shim.decide(&batch(0, vec![ask("a"), ask("b")])).await;
+    assert_eq!(answers, vec![CheckAnswer::Failed { error: StoreError::Timeout }; 2]);
+    redis.thaw().unwrap();
+    shim.until_ready().await;
+    allowed(&shim.ask(ask("c")).await);
+}
+
+#[tokio::test]
+async fn an_answer_of_another_shape_is_a_failure_and_no_more() {
+    let cases: &[(&'static [u8], StoreError)] = &[
+        (b"+OK\r\n", StoreError::Malformed),
+        (b":7\r\n", StoreError::Malformed),
+        (b"$-1\r\n", StoreError::Malformed),
+        (b"*0\r\n", StoreError::Malformed),
+        (b"*2\r\n:1\r\n:1\r\n", StoreError::Malformed),
+        (b"*5\r\n:1\r\n:2\r\n:1\r\n:1\r\n:1\r\n", StoreError::Malformed),
+        (b"*5\r\n:1\r\n:1\r\n:-1\r\n:1\r\n:1\r\n", StoreError::Malformed),
+        (b"*5\r\n:1\r\n:1\r\n:4294967296\r\n:1\r\n:1\r\n", StoreError::Malformed),
+        (b"*5\r\n:1\r\n:1\r\n:1\r\n:1\r\n$1\r\n1\r\n", StoreError::Malformed),
+        (b"*6\r\n:1\r\n:1\r\n:1\r\n:1\r\n:1\r\n:1\r\n", StoreError::Malformed),
+        (b"*1\r\n*0\r\n", StoreError::Malformed),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", StoreError::Refused),
+        (b"-NOSCRIPT No matching script\r\n", StoreError::Refused),
+        (b"?\x00\xff\r\n", StoreError::Unreachable),
+    ];
+    for (answer, error) in cases {
+        let url = impostor(answer).await;
+        let store = RedisStore::open(&url, PATIENT).unwrap();
+        let check = [check(&[("k", 1, &[sliding(10, HOUR)])])];
+        let failed = loop {
+            // Until it has connected, nothing is asked.
+            match store.ready().await {
+                Ok(()) => break store.decide(&check, Duration::ZERO).await,
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        };
+        let answer = String::from_utf8_lossy(answer);
+        assert_eq!(failed, [CheckAnswer::Failed { error: *error }], "{answer:?}");
+    }
+}
+
+/// A server that answers `answer` to every script, and `OK` to everything else.
+async fn impostor(answer: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (read, mut write) = connection.into_split();
+                let mut lines = BufReader::new(read).split(b'\n');
+                // A command is a line `*<words>` and two lines for each word; its name is the second of them.
+                while let Ok(Some(head)) = lines.next_segment().await {
+                    let words: usize = std::str::from_utf8(&head[1..]).unwrap().trim().parse().unwrap();
+                    let mut name = Vec::new();
+                    for line in 0..2 * words {
+                        let Ok(Some(text)) = lines.next_segment().await else { return };
+                        if line == 1 {
+                            name = text;
+                        }
+                    }
+                    let answer = if name.starts_with(b"EVALSHA") { answer } else { b"+OK\r\n" };
+                    if write.write_all(answer).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    url
+}
+
+#[test]
+fn says_what_is_wrong_with_an_address() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _runtime = runtime.enter();
+    for url in ["", "http://127.0.0.1", "redis://"] {
+        let error = RedisStore::open(url, Duration::from_micros(micros(SECOND))).err().unwrap().to_string();
+        assert!(error.starts_with("not a Redis address: "), "{error}");
+    }
+}

@@ -1,0 +1,134 @@
+//! A shim in this process, and short words for what it is asked.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use lanekeeper_engine::window::{Algorithm, Window};
+use lanekeeper_engine::wire::{
+    Check, CheckAnswer, DECIDE_PATH, DecideRequest, DecideResponse, KeyCheck, SHIM_HEADER, VERSION,
+    WindowAnswer,
+};
+use lanekeeper_shim::app::App;
+use lanekeeper_shim::listen::serve;
+use lanekeeper_shim::redis::RedisStore;
+use lanekeeper_tests::redis::Redis;
+use reqwest::{Client, Response, StatusCode};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+/// Long enough that only a store that does not answer at all reaches it, on however busy a machine.
+pub(crate) const PATIENT: Duration = Duration::from_secs(30);
+
+pub(crate) struct Shim {
+    pub(crate) url: String,
+    pub(crate) client: Client,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<std::io::Result<()>>,
+}
+
+impl Shim {
+    pub(crate) async fn start(app: App) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (stop, stopping) = oneshot::channel::<()>();
+        let served = tokio::spawn(serve(listener, app, async {
+            // Told, or dropped with the test.
+            let _ = stopping.await;
+        }));
+        Self { url, client: Client::new(), stop, served }
+    }
+
+    pub(crate) async fn post(&self, body: impl Into<reqwest::Body>) -> Response {
+        self.client.post(format!("{}{DECIDE_PATH}", self.url)).body(body).send().await.unwrap()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        self.client.get(format!("{}{path}", self.url)).send().await.unwrap()
+    }
+
+    /// One answer for each check.
+    pub(crate) async fn decide(&self, batch: &DecideRequest) -> Vec<CheckAnswer> {
+        let response = self.post(serde_json::to_vec(batch).unwrap()).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()[SHIM_HEADER], "1");
+        let response: DecideResponse = response.json().await.unwrap();
+        assert!(response.fits(batch), "{response:?}");
+        response.answers
+    }
+
+    /// The answer to a single check whose tokens are spent at once.
+    pub(crate) async fn ask(&self, check: Check) -> CheckAnswer {
+        self.decide(&batch(0, vec![check])).await.remove(0)
+    }
+
+    /// Waits until the store answers.
+    pub(crate) async fn until_ready(&self) {
+        let ready = async {
+            while self.get("/readyz").await.status() != StatusCode::OK {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENT, ready).await.expect("the store does not come back");
+    }
+
+    /// Tells it to stop; what it returns ends when it has.
+    pub(crate) fn stop(self) -> JoinHandle<std::io::Result<()>> {
+        self.stop.send(()).unwrap();
+        self.served
+    }
+}
+
+/// A shim in front of a Redis of its own, and ready.
+pub(crate) async fn shim_on_redis() -> (Shim, Redis) {
+    let redis = Redis::start().unwrap();
+    let shim = Shim::start(App::new(RedisStore::open(&redis.url(), PATIENT).unwrap())).await;
+    shim.until_ready().await;
+    (shim, redis)
+}
+
+pub(crate) fn batch(spend_within_ms: u32, checks: Vec<Check>) -> DecideRequest {
+    DecideRequest { version: VERSION, spend_within_ms, checks }
+}
+
+pub(crate) fn check(keys: &[(&str, u32, &[Window])]) -> Check {
+    let key = |&(key, cost, windows): &(&str, u32, &[Window])| KeyCheck {
+        key: key.into(),
+        cost,
+        windows: windows.to_vec(),
+    };
+    Check { keys: keys.iter().map(key).collect() }
+}
+
+pub(crate) fn sliding(limit: u32, per: Duration) -> Window {
+    Window::new(limit, per, Algorithm::SlidingWindow).unwrap()
+}
+
+pub(crate) fn bucket(limit: u32, per: Duration, burst: u32) -> Window {
+    Window::new(limit, per, Algorithm::TokenBucket { burst: NonZeroU32::new(burst).unwrap() }).unwrap()
+}
+
+/// What each window of each key says, after a check that was allowed.
+#[track_caller]
+pub(crate) fn allowed(answer: &CheckAnswer) -> Vec<Vec<WindowAnswer>> {
+    let CheckAnswer::Allowed { keys } = answer else { panic!("not allowed: {answer:?}") };
+    keys.iter().map(|key| key.windows.clone()).collect()
+}
+
+/// What each window of each key says, after a check that was rejected.
+#[track_caller]
+pub(crate) fn rejected(answer: &CheckAnswer) -> Vec<Vec<WindowAnswer>> {
+    let CheckAnswer::Rejected { keys } = answer else { panic!("not rejected: {answer:?}") };
+    keys.iter().map(|key| key.windows.clone()).collect()
+}
+
+/// What is left in each window of each key, after a check that was allowed.
+#[track_caller]
+pub(crate) fn left(answer: &CheckAnswer) -> Vec<Vec<u32>> {
+    let left = |windows: Vec<WindowAnswer>| windows.iter().map(|window| window.remaining).collect();
+    allowed(answer).into_iter().map(left).collect()
+}
