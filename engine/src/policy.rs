@@ -30,7 +30,9 @@ mod windows;
 mod words;
 
 pub use document::MAX_BYTES;
+pub use duration::written;
 pub use error::PolicyError;
+pub use inherit::own_version;
 pub use read::{field_path, item_path};
 
 /// A whole policy.

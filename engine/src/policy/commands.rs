@@ -8,8 +8,7 @@ const MAX_COMMANDS: usize = 1000;
 
 /// Reads `commands`. A name may stand there more than once, for requests that come in several forms.
 pub(super) fn read(node: &Node<'_>) -> Option<Vec<Command>> {
-    let read: Vec<Option<Command>> = node.list(MAX_COMMANDS)?.iter().map(read_command).collect();
-    read.into_iter().collect()
+    node.list_of(MAX_COMMANDS, read_command)
 }
 
 fn read_command(node: &Node<'_>) -> Option<Command> {

@@ -42,7 +42,7 @@ fn parse(text: &str) -> Option<Duration> {
 }
 
 /// The shortest exact way to write a whole number of milliseconds: `1d` for 24 hours, `90s` for a minute and a half.
-pub(super) fn written(duration: Duration) -> String {
+pub fn written(duration: Duration) -> String {
     let millis = duration.as_millis();
     UNITS
         .iter()

@@ -5,7 +5,7 @@
 //! `fallback: share`. An entry that begins like a lane's and is a version of nothing is refused, because a
 //! slip in its name would silently leave the lane with the normal values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::duration::written;
 use super::lanes::{Fallback, LaneDraft};
@@ -35,7 +35,7 @@ struct Versions<'a> {
     own: BTreeMap<(&'a str, &'a str), Node<'a>>,
 }
 
-/// An entry that was read, and whose version it is.
+/// An entry without errors, and where it stands.
 struct Entry<'a> {
     node: Node<'a>,
     rule: Rule<'a>,
@@ -65,11 +65,11 @@ pub(super) fn read<'a>(
             .filter_map(|(of, node)| Some((*of, Entry::read(node, versions.normal.get(of.1), around)?)))
             .collect(),
     };
-    resolver.refuse_shared_store_keys(&drafts);
     if let Some(node) = node {
         let most = format_args!("names more than {MAX_COUNTERS} counters: keys x windows, over all lanes");
         node.demand(resolver.counters(&drafts) <= MAX_COUNTERS, most)?;
     }
+    resolver.refuse_shared_store_keys(&drafts);
     let normal = Lane { name: NORMAL.to_owned(), entry: None, limits: resolver.limits(None) };
     let named = drafts.into_iter().map(|draft| {
         let limits = resolver.limits(Some(&draft));
@@ -80,41 +80,54 @@ pub(super) fn read<'a>(
 
 /// Tells the lanes' versions from the normal entries.
 fn sort_out<'a>(entries: Vec<(&'a str, Node<'a>)>, lanes: &[&'a str]) -> Versions<'a> {
-    let split = |name: &'a str| {
-        lanes.iter().find_map(|lane| Some((*lane, name.strip_prefix(lane)?.strip_prefix('_')?)))
-    };
-    let (of_lanes, normal): (Vec<_>, Vec<_>) =
-        entries.into_iter().partition(|(name, _)| split(name).is_some());
-    let mut versions = Versions { normal: normal.into_iter().collect(), own: BTreeMap::new() };
+    let names: BTreeSet<&str> = entries.iter().map(|(name, _)| *name).collect();
+    let is_of_lane = |name: &str| lanes.iter().any(|lane| after_lane(name, lane).is_some());
+    let (mut of_lanes, normal): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        entries.into_iter().partition(|(name, _)| is_of_lane(name));
+    let mut own = BTreeMap::new();
+    for lane in lanes {
+        for limit in normal.keys() {
+            let version = own_version(lane, limit, |name| names.contains(name));
+            if let Some(node) = version.and_then(|name| of_lanes.remove(name.as_str())) {
+                own.insert((*lane, *limit), node);
+            }
+        }
+    }
+    let versions = Versions { normal, own };
     for (name, node) in of_lanes {
-        let Some((lane, version_of)) = split(name) else { continue };
-        let name = match version_of {
-            OLD if !versions.normal.contains_key(OLD) => NEW,
-            other => other,
-        };
-        let Some((&normal, _)) = versions.normal.get_key_value(name) else {
-            refuse_orphan(&node, lane, version_of, &versions);
-            continue;
-        };
-        // Entries come in the order of their names, so the older name comes second.
-        if versions.own.insert((lane, normal), node.clone()).is_some() {
-            node.note(format_args!(
-                "has an overlapping name: it is the older name of `{lane}_{NEW}`, which is there too"
-            ));
+        let lane_of = |lane: &&'a str| Some((*lane, after_lane(name, lane)?));
+        if let Some((lane, limit)) = lanes.iter().find_map(lane_of) {
+            refuse_orphan(&node, lane, limit, &versions);
         }
     }
     versions
 }
 
-fn refuse_orphan(node: &Node<'_>, lane: &str, version_of: &str, versions: &Versions<'_>) {
+/// What follows `<lane>_` in `name`.
+fn after_lane<'n>(name: &'n str, lane: &str) -> Option<&'n str> {
+    name.strip_prefix(lane)?.strip_prefix('_')
+}
+
+/// The name of the entry of `rate_limits` that is the lane's own version of `limit`, if there is one.
+pub fn own_version(lane: &str, limit: &str, is_entry: impl Fn(&str) -> bool) -> Option<String> {
+    let older = (limit == NEW && !is_entry(OLD)).then(|| in_lane(OLD, Some(lane)));
+    [Some(in_lane(limit, Some(lane))), older].into_iter().flatten().find(|name| is_entry(name))
+}
+
+fn refuse_orphan(node: &Node<'_>, lane: &str, limit: &str, versions: &Versions<'_>) {
+    if limit == OLD && versions.own.contains_key(&(lane, NEW)) {
+        return node.note(format_args!(
+            "has an overlapping name: it is the older name of `{lane}_{NEW}`, which is there too"
+        ));
+    }
     let normal: Vec<&str> = versions.normal.keys().copied().collect();
-    let hint = did_you_mean(version_of, normal.iter().copied());
+    let hint = did_you_mean(limit, normal.iter().copied());
     let entries = match listed(&normal) {
         none if none.is_empty() => "there is no other entry".to_owned(),
         names => format!("the entries are {names}"),
     };
     node.note(format_args!(
-        "is by its name the lane `{lane}`'s version of `{version_of}`, which is no entry; {entries}{hint}"
+        "is by its name the lane `{lane}`'s version of `{limit}`, which is no entry; {entries}{hint}"
     ));
 }
 

@@ -1,7 +1,7 @@
 //! The keys of a limit and the sources of their subjects.
 
 use super::names::entry_name;
-use super::read::{Node, unsupported};
+use super::read::{Node, all, unsupported};
 use super::words::{did_you_mean, listed};
 use super::{Key, Source};
 use crate::wire::MAX_KEYS;
@@ -17,22 +17,17 @@ const LATER: [&str; 5] = ["cookie", "query", "jwt", "principal", "property"];
 
 /// Reads `keys`: 1 to [`MAX_KEYS`], in the order of their names.
 pub(super) fn read(node: &Node<'_>) -> Option<Vec<Key>> {
-    let entries = node.entries(MAX_KEYS)?;
-    let read: Vec<Option<Key>> = entries
-        .into_iter()
-        .map(|(name, node)| {
-            let named = entry_name(name, &node);
-            let sources = sources(&node);
-            named.and_then(|()| Some(Key { name: name.to_owned(), sources: sources? }))
-        })
-        .collect();
-    read.into_iter().collect()
+    all(node.entries(MAX_KEYS)?.into_iter().map(|(name, node)| {
+        let named = entry_name(name, &node);
+        let sources = sources(&node);
+        named.and_then(|()| Some(Key { name: name.to_owned(), sources: sources? }))
+    }))
 }
 
 /// One source, or a list of them that make a composite.
 pub(super) fn sources(node: &Node<'_>) -> Option<Vec<Source>> {
     if node.value().is_array() {
-        return node.list_of(MAX_SOURCES, source);
+        return node.set_of(MAX_SOURCES, source);
     }
     source(node).map(|source| vec![source])
 }

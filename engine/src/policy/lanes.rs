@@ -73,13 +73,12 @@ type Taken<'a> = BTreeMap<(String, String), &'a str>;
 
 fn read_lane<'a>(name: &'a str, node: &Node<'a>, taken: &mut Taken<'a>) -> Option<(LaneEntry, Fallback)> {
     let fields = node.fields(&["flag", "trust", "untrusted", "propagate", "fallback", "enabled"], &[])?;
-    let flags = fields.need("flag", ": what marks the requests of this lane").and_then(|node| {
-        let items = node.list(MAX_ITEMS)?;
-        items.iter().map(|item| read_flag(item, name, taken)).collect::<Vec<_>>().into_iter().collect()
-    });
+    let flags = fields
+        .need("flag", ": what marks the requests of this lane")
+        .and_then(|node| node.list_of(MAX_ITEMS, |item| read_flag(item, name, taken)));
     let trust = fields
         .need("trust", ": who may set the flag; `[everyone]` has to be written out")
-        .and_then(|node| node.list_of(MAX_ITEMS, read_truster));
+        .and_then(|node| node.set_of(MAX_ITEMS, read_truster));
     let untrusted = fields.or("untrusted", Untrusted::Strip, |node| {
         node.one_of(&[("strip", Untrusted::Strip), ("reject", Untrusted::Reject)], &[])
     });
@@ -106,7 +105,7 @@ fn read_flag<'a>(node: &Node<'a>, lane: &'a str, taken: &mut Taken<'a>) -> Optio
     let values = fields.need("values", ": the values that mark a request, such as [\"true\", \"1\"]");
     let values = values.and_then(|values| {
         let carrier = carrier.as_ref();
-        values.list_of(MAX_ITEMS, |value| read_value(value, carrier))
+        values.set_of(MAX_ITEMS, |value| read_value(value, carrier))
     });
     let flag = Flag { carrier: carrier?, values: values? };
     for value in &flag.values {
@@ -125,19 +124,13 @@ fn read_flag<'a>(node: &Node<'a>, lane: &'a str, taken: &mut Taken<'a>) -> Optio
 }
 
 fn read_marks(node: &Node<'_>) -> Option<Vec<Mark>> {
-    let marks: Option<Vec<(Mark, Node<'_>)>> = {
-        let items = node.list(MAX_ITEMS)?;
-        let read: Vec<_> = items.iter().map(|item| Some((read_mark(item)?, item.clone()))).collect();
-        read.into_iter().collect()
-    };
-    let mut good: Vec<Mark> = Vec::new();
-    for (mark, node) in marks? {
-        if good.iter().any(|other| other.carrier == mark.carrier) {
-            return node.refuse("writes what an item before it writes too");
-        }
-        good.push(mark);
-    }
-    Some(good)
+    let mut written = Vec::new();
+    node.list_of(MAX_ITEMS, |item| {
+        let mark = read_mark(item)?;
+        item.demand(!written.contains(&mark.carrier), "writes what an item before it writes too")?;
+        written.push(mark.carrier.clone());
+        Some(mark)
+    })
 }
 
 fn read_mark(node: &Node<'_>) -> Option<Mark> {
@@ -197,7 +190,7 @@ fn read_truster(node: &Node<'_>) -> Option<Truster> {
         return node.refuse(unsupported(&KINDS));
     }
     let networks = node.fields(&["source_cidr"], &[])?.need("source_cidr", ": a list of networks")?;
-    networks.list_of(1024, read_network).map(Truster::SourceCidr)
+    networks.set_of(1024, read_network).map(Truster::SourceCidr)
 }
 
 fn read_network(node: &Node<'_>) -> Option<IpNet> {

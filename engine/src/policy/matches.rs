@@ -38,7 +38,7 @@ pub(super) fn of_command(node: &Node<'_>) -> Option<Match> {
 pub(super) fn of_limit(node: &Node<'_>, known: &Known<'_>) -> Option<Match> {
     let fields = node.fields(&["command", "methods", "path", "headers"], &[])?;
     let commands =
-        fields.or("command", Vec::new(), |node| node.list_of(MAX_ITEMS, |name| known_command(name, known)));
+        fields.or("command", Vec::new(), |node| node.set_of(MAX_ITEMS, |name| known_command(name, known)));
     let matches = shared_parts(&fields);
     something(&fields)?;
     Some(Match { commands: commands?, ..matches? })
@@ -50,12 +50,9 @@ fn something(fields: &Fields<'_>) -> Option<()> {
 }
 
 fn shared_parts(fields: &Fields<'_>) -> Option<Match> {
-    let methods = fields.or("methods", Vec::new(), |node| node.list_of(MAX_ITEMS, Node::method));
+    let methods = fields.or("methods", Vec::new(), |node| node.set_of(MAX_ITEMS, Node::method));
     let path = fields.maybe("path", |node| read_path(&node));
-    let headers = fields.or("headers", Vec::new(), |node| {
-        let items = node.list(MAX_ITEMS)?;
-        items.iter().map(read_header).collect::<Vec<_>>().into_iter().collect()
-    });
+    let headers = fields.or("headers", Vec::new(), |node| node.list_of(MAX_ITEMS, read_header));
     Some(Match { commands: Vec::new(), methods: methods?, path: path?, headers: headers? })
 }
 

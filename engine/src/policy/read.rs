@@ -138,24 +138,25 @@ impl<'a> Node<'a> {
         Some(items.map(|(index, item)| self.child(item, item_path(&self.path, index))).collect())
     }
 
-    /// A list of 1 to `most`, all of which `read` accepts and none of which stands there twice.
-    pub(super) fn list_of<T: PartialEq>(
+    /// A list of 1 to `most` items, all of which `read` accepts.
+    pub(super) fn list_of<T>(&self, most: usize, read: impl FnMut(&Node<'a>) -> Option<T>) -> Option<Vec<T>> {
+        all(self.list(most)?.iter().map(read))
+    }
+
+    /// As [`Node::list_of`], with no item twice.
+    pub(super) fn set_of<T: PartialEq>(
         &self,
         most: usize,
         read: impl Fn(&Node<'a>) -> Option<T>,
     ) -> Option<Vec<T>> {
-        let items = self.list(most)?;
-        let count = items.len();
-        let mut good = Vec::new();
-        for item in items {
-            let Some(value) = read(&item) else { continue };
-            if good.contains(&value) {
-                item.note("stands in this list twice");
-            } else {
-                good.push(value);
-            }
-        }
-        (good.len() == count).then_some(good)
+        let mut set = Vec::new();
+        self.list_of(most, |item| {
+            let value = read(item)?;
+            item.demand(!set.contains(&value), "stands in this list twice")?;
+            set.push(value);
+            Some(())
+        })?;
+        Some(set)
     }
 
     /// A text of 1 to [`MAX_TEXT`] bytes without control characters.
@@ -205,6 +206,13 @@ impl<'a> Node<'a> {
         let hint = did_you_mean(written, names.iter().copied());
         self.refuse(format_args!("must be one of {}{hint}", listed(&names)))
     }
+}
+
+/// Everything, if nothing is missing. Unlike `collect` it does not stop at the first that is.
+pub(super) fn all<T>(values: impl ExactSizeIterator<Item = Option<T>>) -> Option<Vec<T>> {
+    let count = values.len();
+    let there: Vec<T> = values.flatten().collect();
+    (there.len() == count).then_some(there)
 }
 
 /// What is said of a part of the language that this version does not have.

@@ -34,6 +34,6 @@ fn read_headers(node: &Node<'_>) -> Option<(bool, bool)> {
     if !node.value().is_array() {
         return node.refuse("must be a list of draft and legacy, or the word none");
     }
-    let words = node.list_of(2, |item| item.one_of(&[("draft", "draft"), ("legacy", "legacy")], &[]))?;
+    let words = node.set_of(2, |item| item.one_of(&[("draft", "draft"), ("legacy", "legacy")], &[]))?;
     Some((words.contains(&"draft"), words.contains(&"legacy")))
 }

@@ -24,18 +24,14 @@ pub(super) fn kind(node: &Node<'_>) -> Option<Kind> {
 /// Reads `windows`: 1 to [`MAX_WINDOWS`], no two of the same length. `algorithm` is where their algorithm is
 /// written, if it is.
 pub(super) fn read(node: &Node<'_>, kind: Option<Kind>, algorithm: Option<&Node<'_>>) -> Option<Vec<Window>> {
-    let items = node.list(MAX_WINDOWS)?;
-    let count = items.len();
-    let mut windows: Vec<Window> = Vec::new();
-    for item in items {
-        let Some(window) = read_window(&item, kind, algorithm) else { continue };
-        if windows.iter().any(|other| other.per() == window.per()) {
-            item.note(format_args!("has the length {} of a window before it", written(window.per())));
-            continue;
-        }
-        windows.push(window);
-    }
-    (windows.len() == count).then_some(windows)
+    let mut lengths = Vec::new();
+    node.list_of(MAX_WINDOWS, |item| {
+        let window = read_window(item, kind, algorithm)?;
+        let twice = format_args!("has the length {} of a window before it", written(window.per()));
+        item.demand(!lengths.contains(&window.per()), twice)?;
+        lengths.push(window.per());
+        Some(window)
+    })
 }
 
 fn read_window(node: &Node<'_>, kind: Option<Kind>, algorithm: Option<&Node<'_>>) -> Option<Window> {

@@ -1,5 +1,8 @@
 //! The document as a whole: form, version, sections, size.
 
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use super::*;
 
 #[test]

@@ -1,5 +1,8 @@
 //! Lanes: flags, trust and what goes downstream.
 
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use super::*;
 
 /// A policy whose lane `shadow` has `more` fields beside a flag and its trust.

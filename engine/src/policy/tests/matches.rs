@@ -1,5 +1,8 @@
 //! Commands, and the conditions of commands and limits.
 
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use super::*;
 
 fn command(matches: Value) -> Value {

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use super::*;
 
 fn store(said: Value) -> Value {

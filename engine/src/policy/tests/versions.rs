@@ -1,5 +1,8 @@
 //! Whose version an entry is, what it inherits, and what a lane without one gets.
 
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use super::*;
 
 /// A shadow lane with this fallback over these limits.
