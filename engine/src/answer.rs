@@ -9,8 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::counter::WindowVerdict;
-use crate::policy::{Body, Limit, LimitVerdict, OnFailure, PolicyItem, Responses};
-use crate::units::spell;
+use crate::policy::{Body, Limit, LimitVerdict, OnFailure, PolicyItem, Responses, written};
 use crate::window::Window;
 
 /// Tells that the store did not decide, and what stood in for it: `local`, `open` or `closed`.
@@ -166,7 +165,7 @@ pub fn over_limit(
     grpc: bool,
 ) -> Reply {
     let (limit, key, window) = match shown.window(&hit) {
-        Some((limit, key, window)) => (limit.title.as_str(), key, spell(window.per())),
+        Some((limit, key, window)) => (limit.title.as_str(), key, written(window.per())),
         None => ("", "", String::new()),
     };
     let policy = shown.item(&hit).map(|item| item.name.as_str()).unwrap_or_default();

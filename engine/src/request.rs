@@ -23,7 +23,7 @@ use crate::lane::{self, HeaderEdit};
 use crate::matcher::Target;
 use crate::policy::{Cost, Limit, LimitVerdict, OnFailure, OnMissingKey, Policy, Share};
 use crate::subject::store_keys;
-use crate::wire::{Check, CheckAnswer};
+use crate::wire::{Check, CheckAnswer, MAX_CHECKS, MAX_KEYS};
 
 mod question;
 
@@ -259,6 +259,11 @@ impl Request {
         }
         if !enforced.origins.is_empty() {
             questions.push(enforced);
+        }
+        if questions.len() > MAX_CHECKS || questions.iter().any(|q| q.origins.len() > MAX_KEYS) {
+            // no store would take such a question, and a part of it is no decision
+            self.tally_rejection(&questions, Judge::Closed);
+            return self.reject(policy, &Refusal::Unavailable);
         }
         match (questions.is_empty(), &policy.store) {
             (true, _) => Step::Continue,

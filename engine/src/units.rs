@@ -36,12 +36,3 @@ impl Timestamp {
 pub fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
-
-/// A span in the policy's notation, in the largest unit that divides it: `90s`, `1m`, `1d`.
-pub fn spell(span: Duration) -> String {
-    let millis = span.as_millis();
-    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
-    let unit = units.into_iter().find(|(unit, _)| millis >= *unit && millis.is_multiple_of(*unit));
-    let (unit, name) = unit.unwrap_or((1, "ms"));
-    format!("{}{name}", millis / unit)
-}

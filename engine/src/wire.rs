@@ -21,8 +21,8 @@ pub const DECIDE_PATH: &str = "/v1/decide";
 pub const SHIM_HEADER: &str = "x-lanekeeper-shim";
 /// The most checks in one batch.
 pub const MAX_CHECKS: usize = 256;
-/// The most keys in one check.
-pub const MAX_KEYS: usize = 64;
+/// The most keys in one check: of all the limits that one request meets.
+pub const MAX_KEYS: usize = 256;
 /// The most windows of one key.
 pub const MAX_WINDOWS: usize = 16;
 /// The longest store key, in bytes.

@@ -8,9 +8,11 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use lanekeeper_tests::client::{Answer, Client, TRUSTED};
+use anyhow::Result;
+use lanekeeper_tests::client::{Answer, Client, TRUSTED, UNTRUSTED};
 use lanekeeper_tests::demo::{self, Stage, Step};
 use lanekeeper_tests::envoy::{Envoy, Setup, Verdict, WORKERS};
+use lanekeeper_tests::scenario::{self, Proxy, SCENARIOS, Seen, Sender};
 use lanekeeper_tests::shim_process::ShimProcess;
 use lanekeeper_tests::upstream::Upstream;
 use lanekeeper_tests::wait;
@@ -29,7 +31,7 @@ fn standalone(limit: u32) -> Value {
 /// The same with a store that a request waits for as long as a test needs it to.
 fn patient(limit: u32) -> Value {
     let mut policy = standalone(limit);
-    policy["store"] = json!({"cluster": "lanekeeper", "timeout": "30s", "circuit": {"slow": "30s"}});
+    policy["store"] = json!({"cluster": "lanekeeper", "timeout": "10s", "circuit": {"slow": "10s"}});
     policy
 }
 
@@ -85,6 +87,75 @@ fn a_shim_that_comes_back_decides_again_within_two_seconds() {
 #[test]
 fn a_policy_with_a_typo_is_refused_by_name_and_the_old_one_goes_on() {
     holds(demo::a_typo_is_refused);
+}
+
+// The scenarios that the fake host runs too.
+
+struct Real {
+    envoy: Envoy,
+    upstream: Upstream,
+    shim: ShimProcess,
+    trusted: Client,
+    untrusted: Client,
+}
+
+impl Real {
+    fn start() -> Result<Self> {
+        let (upstream, shim) = (Upstream::start()?, ShimProcess::start("memory")?);
+        let policy = scenario::policy("127.0.0.1/32");
+        let envoy = Setup::new(upstream.address()).store(shim.address()).policy(policy).start()?;
+        let (trusted, untrusted) = (Client::unkept(TRUSTED)?, Client::unkept(UNTRUSTED)?);
+        Ok(Self { envoy, upstream, shim, trusted, untrusted })
+    }
+}
+
+impl Proxy for Real {
+    fn send(&mut self, sender: Sender, headers: &[(&str, &[u8])]) -> Result<Seen> {
+        let client = match sender {
+            Sender::Trusted => &self.trusted,
+            Sender::Untrusted => &self.untrusted,
+        };
+        let before = self.upstream.seen().len();
+        let answer = client.get(&self.envoy.url("/"), headers)?;
+        let list = answer.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
+        // the upstream keeps values as latin-1, one character for each byte
+        let bytes = |text: &str| text.chars().filter_map(|c| u8::try_from(c).ok()).collect();
+        let upstream = self
+            .upstream
+            .seen()
+            .get(before)
+            .map(|seen| seen.headers.iter().map(|(name, value)| (name.clone(), bytes(value))).collect());
+        Ok(Seen { status: answer.status, answer: list.collect(), body: answer.body, upstream })
+    }
+
+    fn stop_store(&mut self) -> Result<()> {
+        self.shim.kill();
+        Ok(())
+    }
+
+    fn start_store(&mut self) -> Result<()> {
+        self.shim.start_again()?;
+        // each worker has its own circuit, and notices with a request of its own
+        let mut in_a_row = 0;
+        wait::until("the store to decide again", || {
+            let by_store =
+                self.trusted.get(&self.envoy.url("/"), &[("x-user", b"probe")])?.fallback().is_none();
+            in_a_row = if by_store { in_a_row + 1 } else { 0 };
+            Ok((in_a_row >= 20).then_some(()))
+        })
+    }
+
+    fn decisions(&self, lane: &str, limit: &str, outcome: &str) -> Result<u64> {
+        self.envoy.admin().decisions(lane, limit, outcome)
+    }
+}
+
+#[test]
+fn every_scenario_holds_in_a_real_envoy() {
+    for (name, scenario) in SCENARIOS {
+        let mut real = Real::start().unwrap();
+        scenario(&mut real).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    }
 }
 
 // What is shipped.
@@ -292,5 +363,5 @@ fn a_limit_that_fails_closed_rejects_while_the_store_is_stopped() {
     let envoy = Setup::new(upstream.address()).store(shim.address()).policy(policy).start().unwrap();
     shim.stop().unwrap();
     let answer = get(&Client::from(TRUSTED).unwrap(), &envoy, &[("x-user", b"eve")]);
-    assert_eq!((answer.status, answer.fallback()), (429, Some("closed")));
+    assert_eq!((answer.status, answer.fallback()), (503, Some("closed")));
 }

@@ -152,7 +152,10 @@ fn odd_bytes(proxy: &mut dyn Proxy) -> Result<()> {
         ensure!(seen.status == 200 && seen.upstream("x-user")? == [user], "{seen:?}");
     }
     ensure!(proxy.send(Sender::Trusted, &[("x-user", user)])?.status == 429, "it is counted like any other");
-    ensure!(proxy.send(Sender::Trusted, &[("x-user", b"\xc3\x28\x81{}%")])?.status == 200, "another byte, another user");
+    ensure!(
+        proxy.send(Sender::Trusted, &[("x-user", b"\xc3\x28\x81{}%")])?.status == 200,
+        "another byte, another user"
+    );
     Ok(())
 }
 
@@ -198,19 +201,24 @@ fn survives_the_store(proxy: &mut dyn Proxy) -> Result<()> {
 impl Seen {
     /// A header of the answer.
     pub fn answer(&self, name: &str) -> Result<&str> {
-        let (_, value) = self.answer.iter().find(|(n, _)| n == name).with_context(|| format!("no {name}: {self:?}"))?;
+        let (_, value) =
+            self.answer.iter().find(|(n, _)| n == name).with_context(|| format!("no {name}: {self:?}"))?;
         Ok(std::str::from_utf8(value)?)
     }
 
     /// What is left by the answer's `RateLimit`.
     fn remaining(&self) -> Result<&str> {
         let parameters = self.answer("ratelimit")?.split(';');
-        parameters.into_iter().find_map(|parameter| parameter.strip_prefix("r=")).context("RateLimit has no r")
+        parameters
+            .into_iter()
+            .find_map(|parameter| parameter.strip_prefix("r="))
+            .context("RateLimit has no r")
     }
 
     /// The lines of a header as the upstream got them.
     fn upstream(&self, name: &str) -> Result<Vec<&[u8]>> {
-        let headers = self.upstream.as_ref().with_context(|| format!("it did not reach the upstream: {self:?}"))?;
+        let headers =
+            self.upstream.as_ref().with_context(|| format!("it did not reach the upstream: {self:?}"))?;
         Ok(headers.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_slice()).collect())
     }
 }

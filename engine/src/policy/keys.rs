@@ -4,10 +4,11 @@ use super::names::entry_name;
 use super::read::{Node, all, unsupported};
 use super::words::{did_you_mean, listed};
 use super::{Key, Source};
-use crate::wire::MAX_KEYS;
 
 /// The most parts of a composite subject.
 const MAX_SOURCES: usize = 16;
+/// The most keys of one limit.
+const MAX_KEYS: usize = 64;
 /// A customer with IPv6 is given a /64 or more: who counts single addresses gives everybody a fresh count for
 /// each of 2^64 of them.
 const V6_PREFIX: u8 = 64;

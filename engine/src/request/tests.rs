@@ -414,3 +414,21 @@ fn the_eleventh_request_in_a_minute_is_rejected_and_the_one_after_the_wait_is_no
     assert_eq!(ask(start.plus(wait - Duration::from_micros(1))).1, Duration::from_micros(1));
     assert_eq!(ask(start.plus(wait)).0, Step::Continue);
 }
+
+#[test]
+fn a_request_that_meets_more_keys_than_one_decision_holds_is_refused() {
+    let keys = |count: usize| {
+        let keys: serde_json::Map<_, _> =
+            (0..count).map(|n| (format!("k{n}"), json!({"constant": n.to_string()}))).collect();
+        json!({"keys": keys, "windows": [{"limit": 1, "per": "1s"}]})
+    };
+    let limits = |last: usize| {
+        with_limits(false, json!({"a": keys(64), "b": keys(64), "c": keys(64), "d": keys(last)}))
+    };
+    assert_eq!(arrive(&limits(64), &[]).1, Step::Count);
+    let (mut request, step) = arrive(&limits(63), &[("x-user", "u")]);
+    assert_eq!((step, request.take_tallies().len()), (Step::Count, 0));
+    let (mut request, step) = arrive(&limits(64), &[("x-user", "u")]);
+    assert_eq!(reply(step).status, 503);
+    assert_eq!(request.take_tallies(), [tally(0, Outcome::Rejected, Judge::Closed)]);
+}

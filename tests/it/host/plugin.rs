@@ -104,7 +104,8 @@ fn fallback(stream: &Stream) -> Option<String> {
 }
 
 fn decisions(host: &Host, lane: &str, limit: &str, outcome: &str, source: &str) -> u64 {
-    let name = format!("lanekeeper.decisions_total.lane.{lane}.limit.{limit}.outcome.{outcome}.source.{source}");
+    let name =
+        format!("lanekeeper.decisions_total.lane.{lane}.limit.{limit}.outcome.{outcome}.source.{source}");
     host.counter(&name).unwrap_or(0)
 }
 

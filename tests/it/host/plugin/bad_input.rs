@@ -72,7 +72,10 @@ fn bytes_in_shared_data_that_are_not_ours_are_no_counters() {
     for key in host.shared_keys().into_iter().filter(|key| key.starts_with(b"lanekeeper/1/slot")) {
         host.set_shared_data(&key, b"\xff\xff what is this?", 0).unwrap();
     }
-    assert_eq!((status(&host.worker(0).request(by("u"))), status(&host.worker(0).request(by("u")))), (200, 429));
+    assert_eq!(
+        (status(&host.worker(0).request(by("u"))), status(&host.worker(0).request(by("u")))),
+        (200, 429)
+    );
     behaved(&host);
 }
 
@@ -116,7 +119,8 @@ fn a_request_without_any_header_goes_its_way() {
 #[test]
 fn every_single_byte_is_a_subject_of_its_own() {
     let host = Host::start(&standalone(1).to_string(), 1).unwrap();
-    let ask = |byte: u8| status(&host.worker(0).request(Request::get("/").header("x-user", [b'a', byte, b'z'])));
+    let ask =
+        |byte: u8| status(&host.worker(0).request(Request::get("/").header("x-user", [b'a', byte, b'z'])));
     for byte in 0..=255_u8 {
         assert_eq!(ask(byte), 200, "byte {byte}");
     }

@@ -28,7 +28,10 @@ fn a_request_waits_for_the_store_and_goes_on_with_its_answer() {
     assert_eq!(status(&stream), 200);
     let headers = stream.respond([(":status", "200")]).unwrap();
     assert_eq!(headers.text("ratelimit").unwrap(), r#""per_user";r=1;t=61"#);
-    assert_eq!((store_calls(&host, "answered"), decisions(&host, "normal", "per_user", "admitted", "store")), (1, 1));
+    assert_eq!(
+        (store_calls(&host, "answered"), decisions(&host, "normal", "per_user", "admitted", "store")),
+        (1, 1)
+    );
     behaved(&host);
 }
 
@@ -94,8 +97,18 @@ fn every_bad_end_of_a_callout_takes_the_road_of_on_failure() {
         ("cut", shim(r#"{"version":1,"answers":[{"outc"#), "malformed"),
         ("another version", shim(r#"{"version":2,"answers":[]}"#), "malformed"),
         ("too few answers", shim(r#"{"version":1,"answers":[]}"#), "malformed"),
-        ("too few windows", shim(r#"{"version":1,"answers":[{"outcome":"allowed","keys":[{"windows":[]}]}]}"#), "malformed"),
-        ("absurd numbers", shim(r#"{"version":1,"answers":[{"outcome":"allowed","keys":[{"windows":[{"remaining":-1,"reset_us":0,"wait_us":0}]}]}]}"#), "malformed"),
+        (
+            "too few windows",
+            shim(r#"{"version":1,"answers":[{"outcome":"allowed","keys":[{"windows":[]}]}]}"#),
+            "malformed",
+        ),
+        (
+            "absurd numbers",
+            shim(
+                r#"{"version":1,"answers":[{"outcome":"allowed","keys":[{"windows":[{"remaining":-1,"reset_us":0,"wait_us":0}]}]}]}"#,
+            ),
+            "malformed",
+        ),
         ("deeply nested", shim(&"[".repeat(100_000)), "malformed"),
     ];
     for (name, end, outcome) in ends {
