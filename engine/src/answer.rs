@@ -100,6 +100,11 @@ impl ShownWindow {
         let WindowVerdict { remaining, reset, wait } = verdict;
         Self { limit, key, window, remaining, reset, wait }
     }
+
+    /// The window that a rejected request has to wait for: by then it fits into the others as well.
+    pub fn last_to_free(windows: &[Self]) -> Option<Self> {
+        windows.iter().min_by_key(|window| std::cmp::Reverse(window.wait)).copied()
+    }
 }
 
 impl<'a> Shown<'a> {

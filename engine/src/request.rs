@@ -157,8 +157,7 @@ impl Request {
     /// `judge` has answered every check, in their order. What it could not decide takes the road of
     /// `on_failure`.
     pub fn answered(&mut self, policy: &Policy, judge: Judge, answers: Vec<CheckAnswer>) -> Step {
-        let State::Pending { questions, fallback } = std::mem::replace(&mut self.state, State::Rejected)
-        else {
+        let Some((questions, fallback)) = self.take_pending() else {
             return Step::Continue;
         };
         let mut undecided = Vec::new();
@@ -173,7 +172,7 @@ impl Request {
                     }
                 }
                 (Some(CheckAnswer::Rejected { keys }), true) => {
-                    let hit = question.windows(&keys).into_iter().max_by_key(|window| window.wait);
+                    let hit = ShownWindow::last_to_free(&question.windows(&keys));
                     self.tallies.extend(hit.map(|h| Tally {
                         limit: h.limit,
                         outcome: Outcome::DryRun,
@@ -203,9 +202,9 @@ impl Request {
 
     /// The store was not asked, or gave no answer that could be used.
     pub fn store_failed(&mut self, policy: &Policy) -> Step {
-        match std::mem::replace(&mut self.state, State::Rejected) {
-            State::Pending { questions, .. } => self.fall_back(policy, questions, Vec::new()),
-            State::Admitted { .. } | State::Rejected => Step::Continue,
+        match self.take_pending() {
+            Some((questions, _)) => self.fall_back(policy, questions, Vec::new()),
+            None => Step::Continue,
         }
     }
 
@@ -268,6 +267,12 @@ impl Request {
         }
     }
 
+    /// What it waits for, when it does; an answer that nobody waits for changes nothing.
+    fn take_pending(&mut self) -> Option<(Vec<Question>, bool)> {
+        let State::Pending { questions, fallback } = &mut self.state else { return None };
+        Some((std::mem::take(questions), *fallback))
+    }
+
     fn wait(&mut self, questions: Vec<Question>, fallback: bool, step: Step) -> Step {
         self.state = State::Pending { questions, fallback };
         step
@@ -312,7 +317,7 @@ impl Request {
         fallback: bool,
         windows: Vec<ShownWindow>,
     ) -> Step {
-        let hit = windows.iter().max_by_key(|window| window.wait).copied();
+        let hit = ShownWindow::last_to_free(&windows);
         let fallback = fallback.then_some(OnFailure::Local);
         self.state = State::Rejected;
         let (Some(hit), Some(shown)) = (hit, self.shown(policy, windows)) else {
@@ -372,3 +377,6 @@ impl Cost {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,198 @@
-//! To come.
+//! A real Envoy with the real plugin.
+//!
+//! [`Setup`] makes its configuration from the shipped `envoy/demo/envoy.yaml`, so what is tested is what is shipped.
+//! [`Envoy`] is the running process on ports of its own. Its listener comes from a watched file, as from a control
+//! plane, so a policy can be changed while it runs.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::process::Process;
+use crate::{tools, wait};
+
+mod admin;
+mod setup;
+
+pub use admin::Admin;
+pub use setup::Setup;
+
+/// How many workers each Envoy has, each with a VM of its own.
+pub const WORKERS: u64 = 2;
+
+/// What became of a configuration that Envoy was given.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// It holds from now on.
+    Accepted,
+    /// It is refused, and this is what Envoy said about it.
+    Refused(String),
+}
+
+/// A running Envoy; killed when dropped, with its log shown if the test is failing.
+#[derive(Debug)]
+pub struct Envoy {
+    process: Process,
+    folder: Folder,
+    setup: Setup,
+    admin: Admin,
+    front: SocketAddr,
+}
+
+impl Envoy {
+    fn start(setup: Setup) -> Result<Self> {
+        let folder = Folder::new()?;
+        let configuration = setup.configuration()?;
+        folder.write("bootstrap.json", &configuration.watching(&folder.file("listeners.json"))?)?;
+        folder.write("listeners.json", &configuration.listeners()?)?;
+        let mut process = Process::start(
+            command(&folder)?
+                .args(["--concurrency", &WORKERS.to_string()])
+                .arg("--admin-address-path")
+                .arg(folder.file("admin"))
+                // connections of an old policy are closed soon
+                .args(["--drain-time-s", "1"]),
+        )?;
+        match reach(&mut process, &folder.file("admin")) {
+            Ok((admin, front)) => Ok(Self { process, folder, setup, admin, front }),
+            Err(error) => Err(error.context(format!("Envoy's log:\n{}", folder.log()))),
+        }
+    }
+
+    /// The address of a path behind the filter.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.front)
+    }
+
+    /// Where requests go in.
+    pub fn address(&self) -> SocketAddr {
+        self.front
+    }
+
+    /// What it says about itself.
+    pub fn admin(&self) -> &Admin {
+        &self.admin
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.folder.log()
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> Result<bool> {
+        Ok(self.process.ended()?.is_none())
+    }
+
+    /// Hands it another policy while it runs, and returns when new connections are judged by it or it is refused.
+    pub fn update_policy(&mut self, policy: &Value) -> Result<Verdict> {
+        let logged = self.log().len();
+        let (accepted, rejected) =
+            ("listener_manager.lds.update_success", "listener_manager.lds.update_rejected");
+        let (accepted_before, rejected_before) =
+            (self.admin.counter(accepted)?, self.admin.counter(rejected)?);
+        let created = "listener_manager.listener_create_success";
+        let created_before = self.admin.counter(created)?;
+
+        let setup = self.setup.clone().policy(policy.clone());
+        // written beside and renamed: Envoy watches for the move and must never read half a file
+        self.folder.write("listeners.json.new", &setup.configuration()?.listeners()?)?;
+        fs::rename(self.folder.file("listeners.json.new"), self.folder.file("listeners.json"))?;
+
+        let is_accepted = wait::until("Envoy's verdict on a policy", || {
+            let accepted = self.admin.counter(accepted)? > accepted_before;
+            let rejected = self.admin.counter(rejected)? > rejected_before;
+            Ok((accepted || rejected).then_some(accepted))
+        })?;
+        if !is_accepted {
+            let said = self.log().get(logged..).unwrap_or_default().to_owned();
+            return Ok(Verdict::Refused(said));
+        }
+        wait::until("the new listener on each worker", || {
+            Ok((self.admin.counter(created)? >= created_before + WORKERS).then_some(()))
+        })?;
+        self.setup = setup;
+        Ok(Verdict::Accepted)
+    }
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("Envoy's log:\n{}", self.log());
+        }
+    }
+}
+
+/// Runs `envoy --mode validate` on the configuration.
+fn validate(setup: &Setup) -> Result<Verdict> {
+    let folder = Folder::new()?;
+    folder.write("bootstrap.json", &setup.configuration()?.whole()?)?;
+    let mut process = Process::start(command(&folder)?.args(["--mode", "validate"]))?;
+    if process.wait()?.success() { Ok(Verdict::Accepted) } else { Ok(Verdict::Refused(folder.log())) }
+}
+
+fn command(folder: &Folder) -> Result<Command> {
+    let log = File::create(folder.file("log"))?;
+    let mut command = Command::new(tools::path("ENVOY")?);
+    command
+        .arg("--config-path")
+        .arg(folder.file("bootstrap.json"))
+        // several run side by side, and none is ever taken over by a next one
+        .arg("--disable-hot-restart")
+        .args(["--log-format", "%l %n: %v"])
+        // hides the list of all that this Envoy can do, which is most of a log
+        .args(["--component-log-level", "main:warning"])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    Ok(command)
+}
+
+/// Waits until Envoy is ready, and finds the ports that the system gave to it.
+fn reach(process: &mut Process, address: &Path) -> Result<(Admin, SocketAddr)> {
+    let mut still_runs = || match process.ended()? {
+        Some(status) => bail!("Envoy ended at its start: {status}"),
+        None => Ok(()),
+    };
+    let admin = wait::until("Envoy's admin port", || {
+        still_runs()?;
+        // the file is there before the address is in it
+        Ok(fs::read_to_string(address).ok().and_then(|address| address.trim().parse().ok()))
+    })?;
+    let admin = Admin::at(admin)?;
+    wait::until("Envoy to be ready", || {
+        still_runs()?;
+        Ok(admin.is_ready().then_some(()))
+    })?;
+    let front = admin.listener(setup::FRONT)?.context("Envoy has refused its listener")?;
+    Ok((admin, front))
+}
+
+/// What belongs to one Envoy; gone with it.
+#[derive(Debug)]
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Result<Self> {
+        Ok(Self(tempfile::Builder::new().prefix("lanekeeper-envoy-").tempdir()?))
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: &Value) -> Result<()> {
+        let file = self.file(name);
+        fs::write(&file, content.to_string()).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    fn log(&self) -> String {
+        fs::read(self.file("log")).map(|log| String::from_utf8_lossy(&log).into_owned()).unwrap_or_default()
+    }
+}

@@ -1,6 +1,13 @@
 //! The harness of the acceptance tests.
 
+pub mod client;
+pub mod demo;
 pub mod envoy;
 #[cfg(feature = "fake-host")]
 pub mod host;
+mod process;
 pub mod redis;
+pub mod shim_process;
+mod tools;
+pub mod upstream;
+pub mod wait;

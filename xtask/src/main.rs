@@ -1,2 +1,68 @@
-//! x
-fn main() {}
+//! The one door to this repository.
+//!
+//! A fresh machine with Rust needs nothing else: what a command lacks, it gets or says how to get.
+
+mod build;
+mod cargo;
+mod demo;
+mod envoy;
+mod lint;
+mod node;
+mod plugin;
+mod redis;
+mod step;
+mod test;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// Builds, tests and shows Lanekeeper.
+///
+/// New here? `cargo xtask demo` shows in a few seconds what it does, on a real Envoy.
+/// Before you send a change: `cargo xtask lint` and `cargo xtask test`; CI runs the same.
+///
+/// What is missing is fetched: Envoy into target/tools (or name yours: ENVOY=/path/to/envoy), Redis and Node from the
+/// system's packages.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", verbatim_doc_comment)]
+struct Door {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build what is shipped: the plugin for Envoy, the shim and the command line, all optimized.
+    Build,
+    /// Run every test: natively, with a real Redis and a real Envoy, and the engine once more on wasm32 under Node.
+    Test {
+        /// Only tests whose name contains this.
+        name: Option<String>,
+    },
+    /// Check format, lints and, where cargo-deny is installed, licences and advisories.
+    Lint,
+    /// Show on a real Envoy what Lanekeeper promises; ends with an error if a promise does not hold.
+    Demo,
+}
+
+fn main() -> ExitCode {
+    let command = Door::parse().command;
+    let outcome = Workspace::find().and_then(|workspace| match command {
+        Command::Build => build::run(&workspace),
+        Command::Test { name } => test::run(&workspace, name.as_deref()),
+        Command::Lint => lint::run(&workspace),
+        Command::Demo => demo::run(&workspace),
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

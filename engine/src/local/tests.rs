@@ -6,12 +6,14 @@ use crate::wire::{KeyAnswer, KeyCheck};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+type Hook = Box<dyn FnOnce(&Shared)>;
+
 /// The host's map, with a hook that runs once before a write, as another worker might.
 #[derive(Default)]
 struct Shared {
     cells: RefCell<HashMap<u32, (Vec<u8>, u32)>>,
     version: Cell<u32>,
-    before_write: RefCell<Option<Box<dyn FnOnce(&Shared)>>>,
+    before_write: RefCell<Option<Hook>>,
     broken: Cell<bool>,
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::names::entry_name;
-use super::read::{Node, unsupported};
+use super::read::{Fields, Node, unsupported};
 use super::{Carrier, Flag, LaneEntry, Mark, NORMAL, Truster, Untrusted};
 
 /// The most lanes beside the normal one. Each holds all limits, with counters of its own.
@@ -102,7 +102,7 @@ fn read_lane<'a>(name: &'a str, node: &Node<'a>, taken: &mut Taken<'a>) -> Optio
 fn read_flag<'a>(node: &Node<'a>, lane: &'a str, taken: &mut Taken<'a>) -> Option<Flag> {
     let fields =
         node.fields(&["baggage", "header", "jaeger_baggage", "skywalking", "tracestate", "values"], &[])?;
-    let carrier = read_carrier(node, |name| fields.get(name));
+    let carrier = read_carrier(&fields);
     let values = fields.need("values", ": the values that mark a request, such as [\"true\", \"1\"]");
     let values = values.and_then(|values| {
         let carrier = carrier.as_ref();
@@ -143,7 +143,7 @@ fn read_marks(node: &Node<'_>) -> Option<Vec<Mark>> {
 fn read_mark(node: &Node<'_>) -> Option<Mark> {
     let fields =
         node.fields(&["baggage", "header", "jaeger_baggage", "skywalking", "tracestate", "value"], &[])?;
-    let carrier = read_carrier(node, |name| fields.get(name));
+    let carrier = read_carrier(&fields);
     let value = fields.need("value", ": what to write");
     let value = value.and_then(|value| read_value(&value, carrier.as_ref()));
     if let Some(tracestate) = fields.get("tracestate") {
@@ -155,13 +155,9 @@ fn read_mark(node: &Node<'_>) -> Option<Mark> {
     Some(Mark { carrier: carrier?, value: value? })
 }
 
-/// The one carrier among the fields of `owner`.
-fn read_carrier<'a>(owner: &Node<'a>, field: impl Fn(&str) -> Option<Node<'a>>) -> Option<Carrier> {
-    let mut written = CARRIERS.iter().filter_map(|name| Some((*name, field(name)?)));
-    let (Some((name, key)), None) = (written.next(), written.next()) else {
-        return owner
-            .refuse(format_args!("must have exactly one carrier: {}", super::words::listed(CARRIERS)));
-    };
+/// The one carrier among `fields`.
+fn read_carrier(fields: &Fields<'_>) -> Option<Carrier> {
+    let (name, key) = fields.only_one(CARRIERS)?;
     match name {
         "baggage" => key.token().map(Carrier::Baggage),
         "header" => key.own_header_name().map(Carrier::Header),

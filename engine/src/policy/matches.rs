@@ -88,7 +88,7 @@ fn grpc_path(node: &Node<'_>) -> Option<String> {
 
 fn read_path(node: &Node<'_>) -> Option<StringMatch> {
     let fields = node.fields(&["exact", "prefix", "suffix", "regex"], &["template"])?;
-    let (kind, value) = only_one(&fields, &["exact", "prefix", "suffix", "regex"])?;
+    let (kind, value) = fields.only_one(&["exact", "prefix", "suffix", "regex"])?;
     if matches!(kind, "exact" | "prefix") {
         let path = value.text()?;
         value.demand(path.starts_with('/'), "must begin with /, as every path does")?;
@@ -103,21 +103,12 @@ fn read_path(node: &Node<'_>) -> Option<StringMatch> {
 fn read_header(node: &Node<'_>) -> Option<HeaderMatch> {
     let fields = node.fields(&["name", "exact", "prefix", "suffix", "regex", "present"], &[])?;
     let name = fields.need("name", ": the header's name").and_then(|node| node.header_name());
-    let (kind, value) = only_one(&fields, &["exact", "prefix", "suffix", "regex", "present"])?;
+    let (kind, value) = fields.only_one(&["exact", "prefix", "suffix", "regex", "present"])?;
     let value = match kind {
         "present" => value.truth().map(HeaderTest::Present),
         _ => string_match(kind, &value).map(HeaderTest::Value),
     };
     Some(HeaderMatch { name: name?, value: value? })
-}
-
-/// The only field among `names` that is there.
-fn only_one<'a>(fields: &Fields<'a>, names: &[&'static str]) -> Option<(&'static str, Node<'a>)> {
-    let mut written = names.iter().filter_map(|name| Some((*name, fields.get(name)?)));
-    match (written.next(), written.next()) {
-        (Some(found), None) => Some(found),
-        _ => fields.node().refuse(format_args!("must have exactly one of {}", listed(names))),
-    }
 }
 
 fn string_match(kind: &str, value: &Node<'_>) -> Option<StringMatch> {

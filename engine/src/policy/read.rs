@@ -101,7 +101,9 @@ impl<'a> Node<'a> {
         let Value::Object(map) = self.value else {
             return self.refuse(format_args!("must be an object with the fields {}", listed(allowed)));
         };
+        let mut strange = false;
         for (name, value) in sorted(map) {
+            strange |= !allowed.contains(&name);
             let child = || self.child(value, field_path(&self.path, name));
             if later.contains(&name) {
                 child().note(unsupported(allowed));
@@ -110,7 +112,7 @@ impl<'a> Node<'a> {
                 child().note(format_args!("is an unknown field; allowed: {}{hint}", listed(allowed)));
             }
         }
-        Some(Fields { node: self.clone(), map, base: None })
+        Some(Fields { node: self.clone(), map, base: None, strange })
     }
 
     /// The entries of an object whose field names the operator chose: 1 to `most`, in the order of their names.
@@ -184,7 +186,9 @@ impl<'a> Node<'a> {
         whole(self.value).filter(|number| range.contains(number)).or_else(|| {
             let quoted = if self.value.is_string() { "; write it without quotes" } else { "" };
             let (from, to) = (range.start(), range.end());
-            self.refuse(format_args!("must be a whole number from {from} to {to}{because}{quoted}"))
+            let range =
+                if from == to { format!("{from}") } else { format!("a whole number from {from} to {to}") };
+            self.refuse(format_args!("must be {range}{because}{quoted}"))
         })
     }
 
@@ -230,6 +234,8 @@ pub(super) struct Fields<'a> {
     node: Node<'a>,
     map: &'a Map<String, Value>,
     base: Option<(Node<'a>, &'a Map<String, Value>)>,
+    /// Some fields do not belong here, which is noted.
+    strange: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -264,6 +270,17 @@ impl<'a> Fields<'a> {
             });
             None
         })
+    }
+
+    /// The only one of these fields that is there.
+    pub(super) fn only_one(&self, names: &[&'static str]) -> Option<(&'static str, Node<'a>)> {
+        let mut written = names.iter().filter_map(|name| Some((*name, self.get(name)?)));
+        match (written.next(), written.next()) {
+            (Some(found), None) => Some(found),
+            // The strange field was to be the one.
+            (None, _) if self.strange => None,
+            _ => self.node.refuse(format_args!("must have exactly one of {}", listed(names))),
+        }
     }
 
     /// What `read` makes of the field, or `default` when it is left out.

@@ -6,6 +6,13 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
 
+#[cfg(not(target_arch = "wasm32"))]
+mod any;
+mod document;
+mod lanes;
+mod limits;
+mod matches;
+mod store;
 mod versions;
 
 /// The errors of `policy`, one line each; none when it loads.

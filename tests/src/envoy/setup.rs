@@ -1,0 +1,163 @@
+//! Envoy's configuration for a test: the shipped one, with other ports, addresses and another policy.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::{Envoy, Verdict};
+use crate::tools;
+
+/// The listener with the filter.
+pub(super) const FRONT: &str = "front";
+
+const SHIPPED: &str = include_str!("../../../envoy/demo/envoy.yaml");
+const STORE_CLUSTER: &str = "lanekeeper";
+const LISTENER_TYPE: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+// 96 KiB: the worst that the tests send is 64 KiB of headers, and Envoy's default is 60
+const MAX_HEADERS_KIB: u32 = 96;
+
+/// What an Envoy of a test is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    upstream: SocketAddr,
+    store: Option<SocketAddr>,
+    policy: Option<Value>,
+    filtered: bool,
+}
+
+impl Setup {
+    /// Envoy as shipped, with the shipped policy, in front of this upstream; its store is nowhere.
+    pub fn new(upstream: SocketAddr) -> Self {
+        Self { upstream, store: None, policy: None, filtered: true }
+    }
+
+    /// The cluster `lanekeeper` is here.
+    pub fn store(self, address: SocketAddr) -> Self {
+        Self { store: Some(address), ..self }
+    }
+
+    /// Another policy.
+    pub fn policy(self, policy: Value) -> Self {
+        Self { policy: Some(policy), ..self }
+    }
+
+    /// Without the filter: what Envoy does alone, to compare.
+    pub fn unfiltered(self) -> Self {
+        Self { filtered: false, ..self }
+    }
+
+    /// Starts it.
+    pub fn start(self) -> Result<Envoy> {
+        Envoy::start(self)
+    }
+
+    /// Asks Envoy whether it would start so.
+    pub fn validate(&self) -> Result<Verdict> {
+        super::validate(self)
+    }
+
+    pub(super) fn configuration(&self) -> Result<Configuration> {
+        let mut bootstrap: Value =
+            serde_saphyr::from_str(SHIPPED).context("the shipped envoy.yaml is no YAML")?;
+        set_port(&mut bootstrap, "/admin/address", 0)?;
+        let mut clusters = take(&mut bootstrap, "/static_resources/clusters")?;
+        let upstream = named(&mut clusters, "upstream")?;
+        set_endpoint(upstream, self.upstream)?;
+        match self.store {
+            Some(address) => set_endpoint(named(&mut clusters, STORE_CLUSTER)?, address)?,
+            None => remove(&mut clusters, STORE_CLUSTER)?,
+        }
+        let mut listeners = take(&mut bootstrap, "/static_resources/listeners")?;
+        let front = self.front(named(&mut listeners, FRONT)?.take())?;
+        *at(&mut bootstrap, "/static_resources")? = json!({"clusters": clusters});
+        Ok(Configuration { bootstrap, front })
+    }
+
+    fn front(&self, mut listener: Value) -> Result<Value> {
+        set_port(&mut listener, "/address", 0)?;
+        let manager = at(&mut listener, "/filter_chains/0/filters/0/typed_config")?;
+        put(manager, "max_request_headers_kb", json!(MAX_HEADERS_KIB))?;
+        let filters = at(manager, "/http_filters")?;
+        if !self.filtered {
+            remove(filters, "lanekeeper")?;
+            return Ok(listener);
+        }
+        let plugin = at(named(filters, "lanekeeper")?, "/typed_config/config")?;
+        *at(plugin, "/vm_config/code/local/filename")? = json!(tools::path("LANEKEEPER_PLUGIN_WASM")?);
+        if let Some(policy) = &self.policy {
+            *at(plugin, "/configuration/value")? = json!(policy.to_string());
+        }
+        Ok(listener)
+    }
+}
+
+/// The finished configuration, still in its two parts.
+pub(super) struct Configuration {
+    bootstrap: Value,
+    front: Value,
+}
+
+impl Configuration {
+    /// All in one.
+    pub(super) fn whole(&self) -> Result<Value> {
+        let mut bootstrap = self.bootstrap.clone();
+        put(at(&mut bootstrap, "/static_resources")?, "listeners", json!([self.front]))?;
+        Ok(bootstrap)
+    }
+
+    /// The part that never changes, with the listeners to come from this file.
+    pub(super) fn watching(&self, listeners: &Path) -> Result<Value> {
+        let mut bootstrap = self.bootstrap.clone();
+        let source = json!({"resource_api_version": "V3", "path_config_source": {"path": listeners}});
+        put(&mut bootstrap, "dynamic_resources", json!({"lds_config": source}))?;
+        Ok(bootstrap)
+    }
+
+    /// What that file holds.
+    pub(super) fn listeners(&self) -> Result<Value> {
+        let mut front = self.front.clone();
+        put(&mut front, "@type", json!(LISTENER_TYPE))?;
+        Ok(json!({"resources": [front]}))
+    }
+}
+
+fn at<'a>(value: &'a mut Value, pointer: &str) -> Result<&'a mut Value> {
+    value.pointer_mut(pointer).with_context(|| format!("the shipped envoy.yaml has no {pointer}"))
+}
+
+fn take(value: &mut Value, pointer: &str) -> Result<Value> {
+    at(value, pointer).map(Value::take)
+}
+
+fn put(object: &mut Value, key: &str, value: Value) -> Result<()> {
+    object.as_object_mut().with_context(|| format!("no object to hold {key}"))?.insert(key.to_owned(), value);
+    Ok(())
+}
+
+fn named<'a>(list: &'a mut Value, name: &str) -> Result<&'a mut Value> {
+    let mut items = list.as_array_mut().into_iter().flatten();
+    items.find(|item| is_named(item, name)).with_context(|| format!("the shipped envoy.yaml names no {name}"))
+}
+
+fn remove(list: &mut Value, name: &str) -> Result<()> {
+    named(list, name)?;
+    list.as_array_mut().into_iter().for_each(|items| items.retain(|item| !is_named(item, name)));
+    Ok(())
+}
+
+fn is_named(item: &Value, name: &str) -> bool {
+    item.get("name").and_then(Value::as_str) == Some(name)
+}
+
+fn set_port(value: &mut Value, address: &str, port: u16) -> Result<()> {
+    *at(value, &format!("{address}/socket_address/port_value"))? = json!(port);
+    Ok(())
+}
+
+fn set_endpoint(cluster: &mut Value, address: SocketAddr) -> Result<()> {
+    let endpoint = at(cluster, "/load_assignment/endpoints/0/lb_endpoints/0/endpoint")?;
+    *at(endpoint, "/address/socket_address/address")? = json!(address.ip());
+    set_port(endpoint, "/address", address.port())
+}

@@ -1,0 +1,102 @@
+//! The real shim as a process that can be stopped, killed, frozen and started again on the same port.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+
+use crate::process::Process;
+use crate::tools;
+
+/// A shim that runs, or did and will again.
+#[derive(Debug)]
+pub struct ShimProcess {
+    binary: PathBuf,
+    store: String,
+    address: SocketAddr,
+    process: Option<Process>,
+}
+
+impl ShimProcess {
+    /// Starts the binary named by `LANEKEEPER_SHIM` on a free port in front of `store`: `memory` or a Redis URL.
+    pub fn start(store: &str) -> Result<Self> {
+        let binary = tools::path("LANEKEEPER_SHIM")?;
+        let mut shim = Self { binary, store: store.to_owned(), address: free_address()?, process: None };
+        shim.start_again()?;
+        Ok(shim)
+    }
+
+    /// Where it listens, also while it is down.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Starts it on the port that it had, and returns when it listens.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.process = None;
+        let mut process = Process::start(
+            Command::new(&self.binary)
+                .args(["--listen", &self.address.to_string(), "--store", &self.store])
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped()),
+        )?;
+        let stdout = process.child().stdout.take().context("the shim has no stdout")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let awaited = format!("listening on http://{}", self.address);
+        for line in lines.by_ref() {
+            if line?.contains(&awaited) {
+                // what it says later must not fill the pipe and stop it
+                std::thread::spawn(move || lines.for_each(drop));
+                self.process = Some(process);
+                return Ok(());
+            }
+        }
+        bail!("the shim ended ({}) without saying `{awaited}`", process.wait()?)
+    }
+
+    /// Asks it to end, as an orchestrator does, and waits until it has.
+    pub fn stop(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("the shim is down")?;
+        process.signal(Signal::TERM)?;
+        let status = process.wait()?;
+        if !status.success() {
+            bail!("the shim ended with {status} when asked to stop");
+        }
+        Ok(())
+    }
+
+    /// Ends it without a word.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Freezes it: connections stay, answers do not come.
+    pub fn freeze(&self) -> Result<()> {
+        self.process.as_ref().context("the shim is down")?.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.process.as_ref().context("the shim is down")?.signal(Signal::CONT)
+    }
+}
+
+/// An address that is free and stays so while the shim is down: below the ports that the system gives to outgoing
+/// connections and to whoever asks for any.
+fn free_address() -> Result<SocketAddr> {
+    const FIRST: u64 = 20_000;
+    const COUNT: u64 = 10_000;
+    let random = RandomState::new();
+    for attempt in 0..100_u32 {
+        let port = u16::try_from(FIRST + random.hash_one(attempt) % COUNT)?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("found no free port from {FIRST} on")
+}
