@@ -181,3 +181,6 @@ impl Counter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
 //! `lanekeeper-shim`, the service between the filter and the store.
 
 use std::error::Error;
+use std::io::IsTerminal;
+use std::process::ExitCode;
 
 use clap::Parser;
 use lanekeeper_shim::args::Args;
@@ -9,10 +11,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let args = Args::parse();
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lanekeeper-shim: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
@@ -21,6 +33,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
             _ = interrupt.recv() => {}
         }
     };
-    listen(args.listen.clone(), args.app()?, |address| println!("listening on {address}"), shutdown).await?;
+    let app = args.app()?;
+    listen(args.listen.clone(), app, |address| println!("listening on {address}"), shutdown)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
     Ok(())
 }

@@ -112,3 +112,106 @@ impl Sliding {
 fn leaves_at(bucket: &Bucket, window: &Window, buckets: u32) -> Timestamp {
     Timestamp::from_micros((bucket.index + u64::from(buckets) + 1) * width(window, buckets))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::Algorithm;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const BUCKETS: u32 = 10;
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Ten a second, in ten buckets of a tenth.
+    fn ten_a_second() -> Window {
+        Window::new(10, SECOND, Algorithm::SlidingWindow).unwrap()
+    }
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_micros(ms * 1000)
+    }
+
+    fn wait(counter: &Sliding, now: Timestamp, cost: u32) -> u64 {
+        micros(counter.wait(&ten_a_second(), BUCKETS, now, cost))
+    }
+
+    fn charged(moments: &[(u64, u32)]) -> Sliding {
+        let mut counter = Sliding::default();
+        for (ms, cost) in moments {
+            counter.charge(&ten_a_second(), BUCKETS, at(*ms), *cost);
+        }
+        counter
+    }
+
+    #[test]
+    fn refuses_the_eleventh_in_ten() {
+        let counter = charged(&[(0, 9)]);
+        assert_eq!(wait(&counter, at(0), 1), 0);
+        let counter = charged(&[(0, 9), (50, 1)]);
+        assert_eq!(counter.remaining(&ten_a_second()), 0);
+        assert!(wait(&counter, at(50), 1) > 0);
+    }
+
+    #[test]
+    fn gives_a_token_back_when_its_whole_bucket_has_left_the_window_and_no_sooner() {
+        // The bucket from 0 to 99.999 ms; a request at its end has left a second after 99.999 ms.
+        let window = ten_a_second();
+        let mut counter = charged(&[(0, 10)]);
+        assert_eq!(wait(&counter, at(50), 1), 1_050_000);
+        counter.settle(&window, BUCKETS, Timestamp::from_micros(1_099_999));
+        assert_eq!(counter.remaining(&window), 0);
+        counter.settle(&window, BUCKETS, Timestamp::from_micros(1_100_000));
+        assert_eq!(counter, Sliding::default());
+    }
+
+    #[test]
+    fn waits_for_as_many_buckets_as_the_cost_needs() {
+        let counter = charged(&[(0, 3), (100, 3), (900, 4)]);
+        assert_eq!(wait(&counter, at(900), 3), 200_000);
+        assert_eq!(wait(&counter, at(900), 4), 300_000);
+        assert_eq!(wait(&counter, at(900), 7), 1_100_000);
+        assert_eq!(micros(counter.reset(&ten_a_second(), BUCKETS, at(900))), 200_000);
+    }
+
+    #[test]
+    fn counts_a_charge_from_its_grant_until_a_window_after_its_date() {
+        let window = ten_a_second();
+        let mut counter = charged(&[(500, 10)]);
+        counter.settle(&window, BUCKETS, at(0));
+        assert_eq!(counter.remaining(&window), 0);
+        counter.settle(&window, BUCKETS, Timestamp::from_micros(1_599_999));
+        assert_eq!(counter.remaining(&window), 0);
+        counter.settle(&window, BUCKETS, at(1600));
+        assert_eq!(counter.remaining(&window), 10);
+    }
+
+    #[test]
+    fn keeps_its_buckets_in_order_however_charges_are_dated() {
+        let counter = charged(&[(300, 1), (100, 2), (399, 4), (0, 1)]);
+        let buckets: Vec<(u64, u64)> = counter.buckets().map(|b| (b.index, b.count)).collect();
+        assert_eq!(buckets, [(0, 1), (1, 2), (3, 5)]);
+        assert_eq!(Sliding::from_buckets(counter.buckets().copied()), counter);
+    }
+
+    #[test]
+    fn takes_a_charge_back_and_never_more_than_is_counted() {
+        let window = ten_a_second();
+        let mut counter = charged(&[(0, 3), (200, 5)]);
+        counter.uncharge(&window, BUCKETS, at(250), 2);
+        assert_eq!(counter, charged(&[(0, 3), (200, 3)]));
+        counter.uncharge(&window, BUCKETS, at(250), 9);
+        assert_eq!(counter, charged(&[(0, 3)]));
+        counter.uncharge(&window, BUCKETS, at(500), 1);
+        assert_eq!(counter, charged(&[(0, 3)]));
+    }
+
+    #[test]
+    fn says_nothing_is_left_where_a_limit_was_lowered_below_what_is_used() {
+        let counter = charged(&[(0, 6), (100, 4)]);
+        let five = Window::new(5, SECOND, Algorithm::SlidingWindow).unwrap();
+        assert_eq!(counter.remaining(&five), 0);
+        assert_eq!(micros(counter.wait(&five, BUCKETS, at(100), 1)), 1_000_000);
+        assert_eq!(micros(counter.wait(&five, BUCKETS, at(100), 2)), 1_100_000);
+    }
+}

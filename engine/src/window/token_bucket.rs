@@ -72,3 +72,109 @@ impl TokenBucket {
         self.repaid_from.since(now) + Duration::from_micros(over.div_ceil(rate))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::window::{Algorithm, MAX_EXACT, MAX_LIMIT, MAX_PER};
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn window(limit: u32, per: Duration, burst: u32) -> Window {
+        Window::new(limit, per, Algorithm::TokenBucket { burst: NonZeroU32::new(burst).unwrap() }).unwrap()
+    }
+
+    /// A burst of five, and a token every 333 333 1/3 us.
+    fn three_a_second() -> Window {
+        window(3, Duration::from_secs(1), 5)
+    }
+
+    fn at(us: u64) -> Timestamp {
+        Timestamp::from_micros(us)
+    }
+
+    fn charged(window: &Window, now: u64, dated: u64, cost: u32) -> TokenBucket {
+        let mut bucket = TokenBucket::default();
+        bucket.settle(window, at(now));
+        bucket.charge(window, at(dated), cost);
+        bucket
+    }
+
+    #[test]
+    fn refuses_the_sixth_in_a_burst_of_five() {
+        let window = three_a_second();
+        assert_eq!(TokenBucket::default().wait(&window, at(0), 5), Duration::ZERO);
+        let bucket = charged(&window, 0, 0, 5);
+        assert_eq!(bucket.remaining(&window), 0);
+        assert_eq!(micros(bucket.wait(&window, at(0), 1)), 333_334);
+        assert_eq!(micros(bucket.wait(&window, at(0), 3)), 1_000_000);
+    }
+
+    #[test]
+    fn has_a_token_again_exactly_when_it_said() {
+        let window = three_a_second();
+        let mut bucket = charged(&window, 0, 0, 5);
+        bucket.settle(&window, at(333_333));
+        assert_eq!((bucket.remaining(&window), micros(bucket.wait(&window, at(333_333), 1))), (0, 1));
+        bucket.settle(&window, at(333_334));
+        assert_eq!((bucket.remaining(&window), micros(bucket.wait(&window, at(333_334), 1))), (1, 0));
+        // Rounding up one wait makes none of the following longer.
+        bucket.settle(&window, at(1_000_000));
+        assert_eq!(bucket.remaining(&window), 3);
+    }
+
+    #[test]
+    fn resets_when_one_more_token_is_there_than_now() {
+        let window = three_a_second();
+        let mut bucket = charged(&window, 0, 0, 3);
+        bucket.settle(&window, at(400_000));
+        assert_eq!(bucket.remaining(&window), 3);
+        assert_eq!(micros(bucket.reset(&window, at(400_000))), 266_667);
+        bucket.settle(&window, at(1_000_000));
+        assert_eq!(bucket.reset(&window, at(1_000_000)), Duration::ZERO);
+    }
+
+    #[test]
+    fn repays_a_token_no_sooner_than_it_may_have_been_spent() {
+        let window = three_a_second();
+        let mut bucket = charged(&window, 0, 2_000_000, 5);
+        bucket.settle(&window, at(2_000_000));
+        assert_eq!(bucket.remaining(&window), 0);
+        assert_eq!(micros(bucket.wait(&window, at(1_000_000), 1)), 1_333_334);
+        bucket.settle(&window, at(2_333_334));
+        assert_eq!(bucket.remaining(&window), 1);
+    }
+
+    #[test]
+    fn holds_back_repayment_only_as_far_as_the_debt_does_not_reach() {
+        let window = three_a_second();
+        let mut bucket = charged(&window, 0, 0, 3);
+        // The debt is repaid until a second from now: a token spent half a second from now adds its own alone.
+        bucket.charge(&window, at(500_000), 1);
+        assert_eq!(micros(bucket.wait(&window, at(0), 5)), 1_333_334);
+    }
+
+    #[test]
+    fn puts_back_no_more_than_was_taken() {
+        let window = three_a_second();
+        let mut bucket = charged(&window, 0, 0, 4);
+        bucket.uncharge(&window, 3);
+        assert_eq!(bucket.remaining(&window), 4);
+        bucket.uncharge(&window, 3);
+        assert_eq!((bucket.remaining(&window), bucket.debt), (5, 0));
+    }
+
+    #[test]
+    fn stays_exact_at_the_ends_of_its_ranges() {
+        let most = u32::try_from(MAX_EXACT / micros(MAX_PER)).unwrap();
+        let slow = window(1, MAX_PER, most);
+        let bucket = charged(&slow, 0, 0, most);
+        assert_eq!(bucket.wait(&slow, at(0), most), MAX_PER * most);
+        let fast = window(MAX_LIMIT, Duration::from_millis(1), MAX_LIMIT);
+        let bucket = charged(&fast, 0, 0, MAX_LIMIT);
+        assert_eq!(micros(bucket.wait(&fast, at(0), 1)), 1);
+        assert_eq!(micros(bucket.wait(&fast, at(0), MAX_LIMIT)), 1000);
+    }
+}

@@ -61,7 +61,7 @@ async fn names_the_field_that_is_wrong() {
         ("/checks/0/keys/0/windows", json!([]), "checks[0].keys[0].windows"),
         ("/checks/0/keys/0/windows/0/limit", json!(0), "checks[0].keys[0].windows[0]"),
         ("/checks/0/keys/0/windows/0/per_ms", json!(0), "checks[0].keys[0].windows[0]"),
-        ("/checks/0/keys/0/windows/0/algorithm", json!("fixed"), "checks[0].keys[0].windows[0]"),
+        ("/checks/0/keys/0/windows/0/algorithm", json!("fixed"), "checks[0].keys[0].windows[0].algorithm"),
     ];
     for (place, value, field) in cases {
         let mut body = right();
@@ -117,7 +117,8 @@ async fn refuses_what_is_not_json() {
 #[tokio::test]
 async fn refuses_a_body_that_is_too_large() {
     let shim = shim().await;
-    let fits = format!("{:<MAX_BODY_BYTES$}", right());
+    let right = right().to_string();
+    let fits = right.clone() + &" ".repeat(MAX_BODY_BYTES - right.len());
     assert_eq!(shim.post(fits.clone()).await.status(), StatusCode::OK);
     problem(shim.post(fits + " ").await, StatusCode::PAYLOAD_TOO_LARGE).await;
 }

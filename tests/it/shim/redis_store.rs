@@ -11,7 +11,7 @@ use lanekeeper_shim::app::App;
 use lanekeeper_shim::redis::{RedisStore, Taken};
 use lanekeeper_shim::store::Store;
 use lanekeeper_tests::redis::Redis;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
 use crate::support::{
@@ -156,6 +156,16 @@ async fn time_does_not_run_backwards_for_a_subject() {
 }
 
 #[tokio::test]
+async fn a_rejection_is_a_moment_seen_too() {
+    let redis = Redis::start().unwrap();
+    let store = store_on(&redis).await;
+    take_one(&store, "k", 1, &[sliding(1, HOUR)], Duration::ZERO).await;
+    let taken = take_one(&store, "k", 1, &[sliding(1, HOUR)], Duration::ZERO).await;
+    rejected(&taken.answer);
+    assert_eq!(hash(&redis, "k")["t"], taken.at.as_micros());
+}
+
+#[tokio::test]
 async fn loads_the_script_again_and_charges_once_when_redis_has_lost_it() {
     let (shim, redis) = shim_on_redis().await;
     let ask = || check(&[("k:{a}", 1, &[sliding(10, HOUR)])]);
@@ -287,18 +297,9 @@ async fn impostor(answer: &'static [u8]) -> String {
         while let Ok((connection, _)) = listener.accept().await {
             tokio::spawn(async move {
                 let (read, mut write) = connection.into_split();
-                let mut lines = BufReader::new(read).split(b'\n');
-                // A command is a line `*<words>` and two lines for each word; its name is the second of them.
-                while let Ok(Some(head)) = lines.next_segment().await {
-                    let words: usize = std::str::from_utf8(&head[1..]).unwrap().trim().parse().unwrap();
-                    let mut name = Vec::new();
-                    for line in 0..2 * words {
-                        let Ok(Some(text)) = lines.next_segment().await else { return };
-                        if line == 1 {
-                            name = text;
-                        }
-                    }
-                    let answer = if name.starts_with(b"EVALSHA") { answer } else { b"+OK\r\n" };
+                let mut read = BufReader::new(read);
+                while let Ok(name) = read_command(&mut read).await {
+                    let answer = if name == b"EVALSHA" { answer } else { b"+OK\r\n" };
                     if write.write_all(answer).await.is_err() {
                         return;
                     }
@@ -307,6 +308,26 @@ async fn impostor(answer: &'static [u8]) -> String {
         }
     });
     url
+}
+
+/// Reads a command, `*<words>` and then `$<bytes>` and the bytes of each word; returns the first word.
+async fn read_command(read: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Vec<u8>> {
+    let mut words = Vec::new();
+    for _ in 0..read_number(read).await? {
+        let mut word = vec![0; read_number(read).await? + 2];
+        read.read_exact(&mut word).await?;
+        word.truncate(word.len() - 2);
+        words.push(word);
+    }
+    Ok(words.remove(0))
+}
+
+async fn read_number(read: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<usize> {
+    let mut line = String::new();
+    if read.read_line(&mut line).await? == 0 {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(line[1..].trim_end().parse().unwrap())
 }
 
 #[test]
