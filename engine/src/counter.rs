@@ -83,7 +83,8 @@ pub fn take(charges: &mut [Charge<'_>], buckets: u32, now: Timestamp, spend_with
 }
 
 impl SubjectCounters {
-    /// Brings every counter up to `now`, or to the latest moment seen when that lies later.
+    /// Brings every counter up to `now`, or to the latest moment seen when that lies later. Counters belong to
+    /// windows by their place: whoever keeps counters while windows change must match them by [`Window::unit`].
     pub fn settle(&mut self, windows: &[Window], buckets: u32, now: Timestamp) {
         self.seen = self.seen.max(now);
         self.counters.truncate(windows.len());

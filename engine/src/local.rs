@@ -19,7 +19,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::counter::{Charge, SubjectCounters, take};
 use crate::units::Timestamp;
-use crate::window::{Algorithm, Window};
+use crate::window::Window;
 use crate::wire::{Check, CheckAnswer, StoreError};
 
 mod slot;
@@ -97,16 +97,12 @@ impl LocalCounters {
         Ok(Some(crate::counter::Decision { allowed: decision.allowed, keys }.into()))
     }
 
-    /// Where a subject is counted: its slot, its own number there, and that of its crowd. Windows of another
-    /// shape are other counters, whose buckets would mean other times.
+    /// Where a subject is counted: its slot, its own number there, and that of its crowd. Windows of other
+    /// units are other counters, since the numbers in them would mean something else.
     fn address(&self, key: &str, windows: &[Window]) -> Address {
         let mut shape = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
         for window in windows {
-            window.per().hash(&mut shape);
-            matches!(window.algorithm(), Algorithm::TokenBucket { .. }).hash(&mut shape);
-            if let Algorithm::TokenBucket { burst } = window.algorithm() {
-                (burst, window.limit()).hash(&mut shape);
-            }
+            window.unit().hash(&mut shape);
         }
         let mut subject = shape;
         key.hash(&mut subject);

@@ -50,6 +50,24 @@ pub enum Algorithm {
     },
 }
 
+/// What the numbers of a counter are counted in. When a policy changes a window, its counter still says the
+/// truth as long as this is the same: a limit or a burst may change, a span or a token's size may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// Buckets that are a fixed part of this span.
+    Bucket {
+        /// The window's span.
+        per: Duration,
+    },
+    /// Debt, as [`Window::token`] has it.
+    Debt {
+        /// The debt of one token.
+        token: u64,
+        /// What is repaid of it in a microsecond.
+        rate: u64,
+    },
+}
+
 /// Why these numbers make no window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WindowError {
@@ -106,6 +124,17 @@ impl Window {
         match self.algorithm {
             Algorithm::SlidingWindow => self.limit(),
             Algorithm::TokenBucket { burst } => burst.get(),
+        }
+    }
+
+    /// What its counter's numbers are counted in.
+    pub fn unit(&self) -> Unit {
+        match self.algorithm {
+            Algorithm::SlidingWindow => Unit::Bucket { per: self.per },
+            Algorithm::TokenBucket { .. } => {
+                let (token, rate) = self.token();
+                Unit::Debt { token, rate }
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::Window;
 use lanekeeper_engine::wire::{Check, CheckAnswer, StoreError};
 
-use crate::store::{Answering, Store, Unit};
+use crate::store::{Answering, Store};
 
 /// Idle subjects looked at for each key of a check.
 const LOOKS_PER_KEY: usize = 2;
@@ -153,7 +153,7 @@ impl Subject {
     }
 
     fn remove(&mut self, window: &Window) -> Counter {
-        match self.windows.iter().position(|kept| Unit::of(kept) == Unit::of(window)) {
+        match self.windows.iter().position(|kept| kept.unit() == window.unit()) {
             Some(at) => {
                 self.windows.remove(at);
                 self.counters.counters.remove(at)

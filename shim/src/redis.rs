@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use lanekeeper_engine::counter::STORE_BUCKETS;
 use lanekeeper_engine::units::{Timestamp, micros};
-use lanekeeper_engine::window::Window;
+use lanekeeper_engine::window::{Unit, Window};
 use lanekeeper_engine::wire::{Check, CheckAnswer, KeyAnswer, StoreError, WindowAnswer};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::store::{Answering, Store, Unit};
+use crate::store::{Answering, Store};
 
 const TAKE: &str = include_str!("../../lua/take.lua");
 
@@ -232,7 +232,7 @@ fn take_command(hash: &str, check: &Check, spend_within: Duration) -> Cmd {
         command.arg(key.cost).arg(key.windows.len());
         for (window, name) in key.windows.iter().zip(names(&key.windows)) {
             command.arg(name).arg(window.capacity());
-            match Unit::of(window) {
+            match window.unit() {
                 Unit::Bucket { per } => command.arg(micros(per)).arg(STORE_BUCKETS),
                 Unit::Debt { token, rate } => command.arg(token).arg(rate),
             };
@@ -244,12 +244,12 @@ fn take_command(hash: &str, check: &Check, spend_within: Duration) -> Cmd {
 /// What the fields of each window begin with: its unit, and which of those with that unit it is.
 fn names(windows: &[Window]) -> impl Iterator<Item = String> {
     windows.iter().enumerate().map(|(at, window)| {
-        let unit = Unit::of(window);
+        let unit = window.unit();
         let name = match unit {
             Unit::Bucket { per } => format!("s{}", per.as_millis()),
             Unit::Debt { token, rate } => format!("b{token}/{rate}"),
         };
-        match windows.iter().take(at).filter(|earlier| Unit::of(earlier) == unit).count() {
+        match windows.iter().take(at).filter(|earlier| earlier.unit() == unit).count() {
             0 => name,
             earlier => format!("{name}.{earlier}"),
         }

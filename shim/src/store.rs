@@ -3,7 +3,6 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use lanekeeper_engine::window::{Algorithm, Window};
 use lanekeeper_engine::wire::{Check, CheckAnswer, StoreError};
 
 /// What a store is asked for, once it has it.
@@ -20,26 +19,4 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether the store would answer now.
     fn ready(&self) -> Answering<'_, Result<(), StoreError>>;
-}
-
-/// What the numbers of a counter are counted in. When a policy changes a window, its counter still says the
-/// truth as long as this is the same: a limit or a burst may change, a span or a token's size may not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unit {
-    /// Buckets that are a fixed part of this span.
-    Bucket { per: Duration },
-    /// The debt of one token, and what is repaid of it in a microsecond.
-    Debt { token: u64, rate: u64 },
-}
-
-impl Unit {
-    pub(crate) fn of(window: &Window) -> Self {
-        match window.algorithm() {
-            Algorithm::SlidingWindow => Unit::Bucket { per: window.per() },
-            Algorithm::TokenBucket { .. } => {
-                let (token, rate) = window.token();
-                Unit::Debt { token, rate }
-            }
-        }
-    }
 }

@@ -2,6 +2,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use super::*;
+use crate::window::Algorithm;
 use crate::wire::{KeyAnswer, KeyCheck};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;

@@ -68,7 +68,8 @@ fn no_callback_for_what_is_gone_does_anything() {
         stream.force(callback, arguments);
         host.worker(0).force(callback, &[&[4242], arguments].concat());
     }
-    for callback in ["proxy_on_tick", "proxy_on_configure", "proxy_on_vm_start"] {
+    host.worker(0).force("proxy_on_tick", &[4242]);
+    for callback in ["proxy_on_configure", "proxy_on_vm_start"] {
         host.worker(0).force(callback, &[4242, 0]);
     }
     host.worker(0).force("proxy_on_http_call_response", &[4242, 1, 1, 1, 1]);
