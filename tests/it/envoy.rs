@@ -29,7 +29,7 @@ fn standalone(limit: u32) -> Value {
 /// The same with a store that a request waits for as long as a test needs it to.
 fn patient(limit: u32) -> Value {
     let mut policy = standalone(limit);
-    policy["store"] = json!({"cluster": "lanekeeper", "timeout": "30s", "circuit": {"slow": "30s"}});
+    policy["store"] = json!({"cluster": "lanekeeper", "timeout": "10s", "circuit": {"slow": "10s"}});
     policy
 }
 
@@ -284,7 +284,7 @@ fn a_client_that_leaves_while_the_service_works_harms_nobody() {
 }
 
 #[test]
-fn a_limit_that_fails_closed_rejects_while_the_store_is_stopped() {
+fn a_limit_that_fails_closed_turns_requests_away_while_the_shim_is_stopped() {
     let upstream = Upstream::start().unwrap();
     let mut shim = ShimProcess::start("memory").unwrap();
     let mut policy = patient(10);
@@ -292,5 +292,5 @@ fn a_limit_that_fails_closed_rejects_while_the_store_is_stopped() {
     let envoy = Setup::new(upstream.address()).store(shim.address()).policy(policy).start().unwrap();
     shim.stop().unwrap();
     let answer = get(&Client::from(TRUSTED).unwrap(), &envoy, &[("x-user", b"eve")]);
-    assert_eq!((answer.status, answer.fallback()), (429, Some("closed")));
+    assert_eq!((answer.status, answer.fallback()), (503, Some("closed")));
 }
