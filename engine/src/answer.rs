@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::json;
 
 use crate::counter::WindowVerdict;
@@ -130,6 +131,39 @@ impl<'a> Shown<'a> {
     }
 }
 
+/// The problem types of draft-ietf-httpapi-ratelimit-headers-10, section 5.
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+const REDUCED_CAPACITY: &str = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity";
+
+/// The body of a refusal, as RFC 9457 has it.
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    #[serde(flatten)]
+    hit: Option<Hit<'a>>,
+}
+
+/// What a problem says of the window that rejected.
+#[derive(Serialize)]
+struct Hit<'a> {
+    #[serde(rename = "violated-policies")]
+    violated_policies: [&'a str; 1],
+    limit: &'a str,
+    key: &'a str,
+    window: &'a str,
+}
+
+impl Problem<'_> {
+    fn to_json(&self) -> String {
+        // texts and numbers always have a JSON form
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
 /// The headers for the answer to a request that was admitted. `fallback` is what stood in for the store.
 pub fn headers(responses: &Responses, shown: &Shown<'_>, fallback: Option<OnFailure>) -> Vec<AnswerHeader> {
     let mut headers =
@@ -176,19 +210,17 @@ pub fn over_limit(
     if let Some(mode) = fallback {
         headers.push((FALLBACK_HEADER, mode.name().to_owned()));
     }
-    let problem = json!({
-        "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
-        "title": "Request cannot be satisfied as assigned quota has been exceeded",
-        "status": responses.rejected_status,
-        "detail": detail,
-        "violated-policies": [policy],
-        "limit": limit,
-        "key": key,
-        "window": window,
-    });
+    let problem = Problem {
+        kind: Some(QUOTA_EXCEEDED),
+        title: "Request cannot be satisfied as assigned quota has been exceeded",
+        status: responses.rejected_status,
+        detail: &detail,
+        hit: Some(Hit { violated_policies: [policy], limit, key, window: &window }),
+    };
+    let problem = problem.to_json();
     let details = "lanekeeper_over_limit";
     let reply = Reply { status: responses.rejected_status, grpc_status: 8, details, headers, body: detail };
-    reply.with_body(responses.body, grpc, "rate limit exceeded", &problem)
+    reply.with_body(responses.body, grpc, "rate limit exceeded", problem)
 }
 
 /// The answer to a request that was refused without being over a limit.
@@ -216,25 +248,23 @@ pub fn refusal(responses: &Responses, refusal: &Refusal<'_>, grpc: bool) -> Repl
         }
     };
     let mut headers = Vec::new();
-    let mut problem = json!({"title": title, "status": status, "detail": detail});
+    let mut kind = None;
     if status == 503 {
         headers.push(("retry-after", "1".to_owned()));
         headers.push((FALLBACK_HEADER, OnFailure::Closed.name().to_owned()));
-        let kind = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity";
-        if let Some(members) = problem.as_object_mut() {
-            members.insert("type".into(), json!(kind));
-        }
+        kind = Some(REDUCED_CAPACITY);
     }
+    let problem = Problem { kind, title, status, detail: &detail, hit: None }.to_json();
     let reply = Reply { status, grpc_status, details, headers, body: detail };
-    reply.with_body(responses.body, grpc, &title.to_ascii_lowercase(), &problem)
+    reply.with_body(responses.body, grpc, &title.to_ascii_lowercase(), problem)
 }
 
 impl Reply {
     /// The same with the body that the policy asks for. A gRPC client reads the body as `grpc-message`.
-    fn with_body(mut self, body: Body, grpc: bool, error: &str, problem: &serde_json::Value) -> Self {
+    fn with_body(mut self, body: Body, grpc: bool, error: &str, problem: String) -> Self {
         let (content_type, text) = match body {
             _ if grpc => return self,
-            Body::Problem => ("application/problem+json", problem.to_string()),
+            Body::Problem => ("application/problem+json", problem),
             Body::Json => ("application/json", json!({ "error": error }).to_string()),
             Body::None => {
                 self.body.clear();

@@ -355,7 +355,7 @@ fn a_client_that_leaves_while_the_service_works_harms_nobody() {
 }
 
 #[test]
-fn a_limit_that_fails_closed_rejects_while_the_store_is_stopped() {
+fn a_limit_that_fails_closed_turns_requests_away_while_the_shim_is_stopped() {
     let upstream = Upstream::start().unwrap();
     let mut shim = ShimProcess::start("memory").unwrap();
     let mut policy = patient(10);

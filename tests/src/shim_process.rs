@@ -41,6 +41,8 @@ impl ShimProcess {
         let mut process = Process::start(
             Command::new(&self.binary)
                 .args(["--listen", &self.address.to_string(), "--store", &self.store])
+                // what it says about being stopped is no news to a test
+                .env("RUST_LOG", "warn")
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped()),
         )?;
