@@ -3,7 +3,11 @@
 //! Run them with `cargo bench -p lanekeeper-benches`. They measure the engine natively; what host calls cost comes
 //! on top in a proxy.
 
-#![allow(clippy::expect_used, reason = "a bench that cannot start has nothing to measure")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a bench that cannot start has nothing to measure"
+)]
 
 use lanekeeper_engine::headers::Headers;
 use lanekeeper_engine::policy::Policy;

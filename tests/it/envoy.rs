@@ -12,6 +12,7 @@ use anyhow::Result;
 use lanekeeper_tests::client::{Answer, Client, TRUSTED, UNTRUSTED};
 use lanekeeper_tests::demo::{self, Stage, Step};
 use lanekeeper_tests::envoy::{Envoy, Setup, Verdict, WORKERS};
+use lanekeeper_tests::redis::Redis;
 use lanekeeper_tests::scenario::{self, Proxy, SCENARIOS, Seen, Sender};
 use lanekeeper_tests::shim_process::ShimProcess;
 use lanekeeper_tests::upstream::Upstream;
@@ -100,8 +101,8 @@ struct Real {
 }
 
 impl Real {
-    fn start() -> Result<Self> {
-        let (upstream, shim) = (Upstream::start()?, ShimProcess::start("memory")?);
+    fn start(store: &str) -> Result<Self> {
+        let (upstream, shim) = (Upstream::start()?, ShimProcess::start(store)?);
         let policy = scenario::policy("127.0.0.1/32");
         let envoy = Setup::new(upstream.address()).store(shim.address()).policy(policy).start()?;
         let (trusted, untrusted) = (Client::unkept(TRUSTED)?, Client::unkept(UNTRUSTED)?);
@@ -151,9 +152,18 @@ impl Proxy for Real {
 }
 
 #[test]
-fn every_scenario_holds_in_a_real_envoy() {
+fn every_scenario_holds_in_a_real_envoy_over_the_embedded_store() {
     for (name, scenario) in SCENARIOS {
-        let mut real = Real::start().unwrap();
+        let mut real = Real::start("memory").unwrap();
+        scenario(&mut real).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    }
+}
+
+#[test]
+fn every_scenario_holds_in_a_real_envoy_over_redis() {
+    for (name, scenario) in SCENARIOS {
+        let redis = Redis::start().unwrap();
+        let mut real = Real::start(&redis.url()).unwrap();
         scenario(&mut real).unwrap_or_else(|error| panic!("{name}: {error:#}"));
     }
 }
