@@ -101,4 +101,25 @@ mod tests {
         check("/%zz", "/%25zz");
         assert_eq!(normalise(b"/\xff \x00"), "/%FF%20%00");
     }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    proptest::proptest! {
+        #[test]
+        fn a_normal_form_is_printable_and_its_own_normal_form(path in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40)) {
+            let normal = normalise(&path);
+            proptest::prop_assert!(normal.starts_with('/') && normal.bytes().all(|byte| byte.is_ascii_graphic()));
+            proptest::prop_assert_eq!(normalise(normal.as_bytes()), normal);
+        }
+
+        #[test]
+        fn escaping_an_unreserved_character_changes_nothing(path in "(/[a-z.~]{0,3}){1,5}", at in 0_usize..20) {
+            let mut escaped = path.clone().into_bytes();
+            let at = at % escaped.len();
+            if escaped[at] != b'/' {
+                let code = format!("%{:02x}", escaped[at]).into_bytes();
+                escaped.splice(at..=at, code);
+            }
+            proptest::prop_assert_eq!(normalise(&escaped), normalise(path.as_bytes()));
+        }
+    }
 }

@@ -212,4 +212,27 @@ mod tests {
         assert_eq!(key(Source::Ip { v6_prefix: 128 }).unwrap(), "ads:{2001:db8:1:2:3::1/128}:k");
         assert_eq!(key(Source::Command), None);
     }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    proptest::proptest! {
+        #[test]
+        fn two_different_pairs_of_values_never_share_a_key(
+            left in proptest::array::uniform2(proptest::collection::vec(proptest::prelude::any::<u8>(), 1..90)),
+            right in proptest::array::uniform2(proptest::collection::vec(proptest::prelude::any::<u8>(), 1..90)),
+        ) {
+            let key = |pair: &[Vec<u8>; 2]| {
+                let sources = vec![user(), Source::Header("x-shop".into())];
+                one_key(sources, &[("x-user", &pair[0]), ("x-shop", &pair[1])])
+            };
+            let values = |pair: &[Vec<u8>; 2]| pair.clone().map(|value| value.trim_ascii().to_vec());
+            if values(&left) != values(&right) {
+                proptest::prop_assert!(key(&left).is_none() || key(&left) != key(&right));
+            }
+            for key in [key(&left), key(&right)].into_iter().flatten() {
+                proptest::prop_assert!(key.bytes().all(|byte| byte.is_ascii_graphic()));
+                proptest::prop_assert!(key.len() <= crate::wire::MAX_KEY_BYTES);
+                proptest::prop_assert_eq!(key.matches(['{', '}']).count(), 2);
+            }
+        }
+    }
 }

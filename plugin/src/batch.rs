@@ -71,6 +71,11 @@ impl Batches {
         self.calls.is_empty() && !self.waiting.is_empty()
     }
 
+    /// Whether nobody waits and nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.calls.is_empty() && self.waiting.is_empty()
+    }
+
     /// The next streams for one callout: at most `most`, and at most as many as one question holds. A stream
     /// for which `wanted` is false is dropped.
     pub(crate) fn next(&mut self, most: usize, wanted: impl Fn(u32) -> bool) -> Vec<Waiter> {

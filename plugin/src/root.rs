@@ -40,7 +40,7 @@ struct StoreLink {
     batches: Batches,
     tick: Duration,
     /// The period that the host's timer has now.
-    ticking: Option<Duration>,
+    timer: Option<Duration>,
 }
 
 /// What the store said to a stream.
@@ -68,15 +68,12 @@ impl Root {
         let secret = node_secret()
             .map_err(|error| one(format!("this node's workers cannot share counters: {error}")))?;
         let store = policy.store.as_ref().map(StoreLink::new).transpose().map_err(one)?;
-        let mut active = Active {
+        let active = Active {
             policy: Rc::new(policy),
             metrics: Metrics::default(),
             counters: LocalCounters::new(secret),
             store,
         };
-        if let Some(store) = &mut active.store {
-            store.pace();
-        }
         self.active = Some(active);
         Ok(())
     }
@@ -88,6 +85,7 @@ impl Root {
             let mut answering = Answering { context: self.context, streams, budget: MAX_STREAMS };
             active.give_up_lost(now, &mut answering);
             active.pump(now, &mut answering);
+            active.rest();
             answering.end();
         }
     }
@@ -138,6 +136,7 @@ impl Active {
         if !store.circuit.lets_through(now) {
             return false;
         }
+        store.pace();
         let waiter = Waiter { stream, checks: request.checks().cloned().collect(), since: now };
         if !store.batches.has_room() {
             store.batches.wait(waiter);
@@ -149,6 +148,14 @@ impl Active {
             self.metrics.call(CallEnd::NotSent);
         }
         sent.is_ok()
+    }
+
+    /// Stops the timer when it has nothing left to watch over. Only the timer itself does, so that a busy root
+    /// does not set it anew with every callout.
+    fn rest(&mut self) {
+        if let Some(store) = self.store.as_mut().filter(|store| store.batches.is_idle()) {
+            store.set_timer(None);
+        }
     }
 
     /// Counts a request's checks on this node.
@@ -246,15 +253,18 @@ impl StoreLink {
             circuit: Circuit::new(store.circuit),
             batches: Batches::default(),
             tick: store.timeout.clamp(Duration::from_millis(10), Duration::from_millis(100)),
-            ticking: None,
+            timer: None,
         })
     }
 
-    /// Sets the timer: hastily while streams wait and no callout will call back.
+    /// Lets the timer watch over what is under way: hastily while streams wait and no callout will call back.
     fn pace(&mut self) {
-        let period = Some(if self.batches.is_stuck() { HASTE } else { self.tick });
-        if period != self.ticking && host::set_tick_period(period).is_ok() {
-            self.ticking = period;
+        self.set_timer(Some(if self.batches.is_stuck() { HASTE } else { self.tick }));
+    }
+
+    fn set_timer(&mut self, period: Option<Duration>) {
+        if period != self.timer && host::set_tick_period(period).is_ok() {
+            self.timer = period;
         }
     }
 }

@@ -262,4 +262,62 @@ mod tests {
         assert!(!readable("") && !carrier.readable(&Headers::default()));
         assert_eq!(values(&carrier, &["a=1, vendor=shadow ,b=2"]), ["shadow"]);
     }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    mod properties {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        /// Lines of members: ours in some spelling, ours in pieces, and anything else.
+        fn any_lines() -> impl Strategy<Value = Vec<Vec<u8>>> {
+            let ours =
+                "[ \t]{0,2}shadow[ \t]{0,2}(=[a-z%0-9 ]{0,5})?(;[a-z=]{0,4})?".prop_map(String::into_bytes);
+            let near = "(shad|shadows|SHADOW|%73hadow|x=shadow|;shadow|=shadow)(=true)?"
+                .prop_map(String::into_bytes);
+            let bytes = proptest::collection::vec(
+                any::<u8>().prop_filter("a comma parts members", |b| *b != b','),
+                0..8,
+            );
+            let member = prop_oneof![ours, near, bytes];
+            let line = proptest::collection::vec(member, 0..6).prop_map(|members| members.join(&b',' as &u8));
+            proptest::collection::vec(line, 0..4)
+        }
+
+        fn borrowed(lines: &[Vec<u8>]) -> Lines<'_> {
+            lines.iter().map(|line| Cow::Borrowed(line.as_slice())).collect()
+        }
+
+        fn foreign(carrier: &Carrier, lines: &Lines<'_>) -> Vec<Vec<u8>> {
+            let members = lines.iter().flat_map(|line| carrier.members(line));
+            // white space at the ends of a line is the line's, and goes with what stood there
+            let foreign =
+                members.filter(|member| carrier.value(member).is_none()).map(|m| m.trim_ascii().to_vec());
+            foreign.filter(|member| !member.is_empty()).collect()
+        }
+
+        proptest! {
+            #[test]
+            fn stripping_leaves_nothing_of_ours_and_everything_of_others(lines in any_lines()) {
+                let (carrier, lines) = (shadow(), borrowed(&lines));
+                let rest = carrier.without(&lines);
+                prop_assert_eq!(rest.is_none(), carrier.values(&lines).next().is_none());
+                if let Some(rest) = rest {
+                    prop_assert_eq!(carrier.values(&rest).count(), 0);
+                    prop_assert_eq!(foreign(&carrier, &rest), foreign(&carrier, &lines));
+                }
+            }
+
+            #[test]
+            fn what_is_written_is_read_back_and_others_stay(lines in any_lines(), value in "\\PC{0,12}") {
+                for carrier in [shadow(), Carrier::SkyWalking("shadow".into())] {
+                    let lines = borrowed(&lines);
+                    let with = carrier.with(&lines, value.trim());
+                    let read: Vec<_> = carrier.values(&with).map(Cow::into_owned).collect();
+                    prop_assert_eq!(read, [value.trim().as_bytes()]);
+                    prop_assert_eq!(foreign(&carrier, &with), foreign(&carrier, &lines));
+                }
+            }
+        }
+    }
 }

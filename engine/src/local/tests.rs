@@ -163,3 +163,64 @@ fn a_host_that_breaks_its_word_is_a_failure_and_not_a_hang() {
     }
     assert_eq!(node().decide(&NeverWrites, &check(&[key("a", 1), key("b", 1)]), at(1)), failed);
 }
+
+#[cfg(not(target_arch = "wasm32"))]
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::counter::SubjectCounters;
+
+    fn windows(sliding: u32, burst: u32) -> Vec<Window> {
+        let burst = std::num::NonZeroU32::new(burst).unwrap();
+        let bucket = Algorithm::TokenBucket { burst };
+        vec![
+            Window::new(sliding, Duration::from_secs(1), Algorithm::SlidingWindow).unwrap(),
+            Window::new(3, Duration::from_millis(700), bucket).unwrap(),
+        ]
+    }
+
+    /// Which of five subjects (two are asked when they differ), at what cost, how long after the last one, and
+    /// whether another worker writes in between.
+    fn steps() -> impl Strategy<Value = Vec<(usize, usize, u32, u64, bool)>> {
+        proptest::collection::vec((0..5_usize, 0..5_usize, 1..3_u32, 0..400_000_u64, any::<bool>()), 1..80)
+    }
+
+    proptest! {
+        #[test]
+        fn decides_as_the_model_does_whoever_writes_in_between(steps in steps(), limit in 2..8_u32, burst in 2..5_u32) {
+            let (shared, windows) = (Shared::default(), windows(limit, burst));
+            let mut model: Vec<SubjectCounters> = vec![SubjectCounters::default(); 5];
+            let mut now = 1_000_000_000_000;
+            for (first, second, cost, wait_us, raced) in steps {
+                now += wait_us;
+                let now = Timestamp::from_micros(now);
+                let mut subjects = vec![first, second];
+                subjects.dedup();
+                let key = |subject: &usize| KeyCheck { key: format!("u{subject}"), cost, windows: windows.clone() };
+                let check = Check { keys: subjects.iter().map(key).collect() };
+                if raced {
+                    // a rival that is not in the model: it writes each slot as it is, which is a lost race
+                    *shared.before_write.borrow_mut() = Some(Box::new(|shared| {
+                        for (_, version) in shared.cells.borrow_mut().values_mut() {
+                            *version += 1_000_000;
+                        }
+                    }));
+                }
+                let answer = node().decide(&shared, &check, now);
+                let mut held: Vec<SubjectCounters> = subjects.iter().map(|at| model[*at].clone()).collect();
+                let mut charges: Vec<Charge<'_>> = held
+                    .iter_mut()
+                    .map(|counters| Charge { windows: &windows, cost, counters })
+                    .collect();
+                let expected = take(&mut charges, BUCKETS, now, Duration::ZERO);
+                if expected.allowed {
+                    for (at, counters) in subjects.iter().zip(held) {
+                        model[*at] = counters;
+                    }
+                }
+                prop_assert_eq!(answer, CheckAnswer::from(expected));
+            }
+        }
+    }
+}
