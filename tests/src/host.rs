@@ -31,6 +31,7 @@
 #![allow(clippy::panic, clippy::expect_used, reason = "a harness fails as an assertion does")]
 
 mod abi;
+mod body;
 mod builder;
 mod call;
 mod callout;
@@ -53,15 +54,16 @@ mod status;
 mod stream;
 mod stream_calls;
 mod vm;
+mod vm_id;
 mod wasi;
 mod watch;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+pub use self::body::Body;
 pub use self::builder::Builder;
 pub use self::callout::{Answer, Callout};
 pub use self::half::Message;
@@ -73,39 +75,9 @@ use self::process::Process;
 pub use self::reply::LocalReply;
 pub use self::status::Status;
 pub use self::stream::{Request, State, Stream};
+pub use self::vm_id::VmId;
 pub use self::watch::{Times, Trap, Work};
 pub use self::worker::Worker;
-
-/// Names a VM of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum VmId {
-    /// Tries a configuration and is gone.
-    Canary,
-    /// On the main thread: it ticks, and has no streams.
-    Main,
-    /// On a worker's thread.
-    Worker(usize),
-}
-
-impl VmId {
-    /// 0 for the canary and the main thread, then the workers.
-    fn number(self) -> u64 {
-        match self {
-            VmId::Canary | VmId::Main => 0,
-            VmId::Worker(index) => index as u64 + 1,
-        }
-    }
-}
-
-impl fmt::Display for VmId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            VmId::Canary => f.write_str("canary"),
-            VmId::Main => f.write_str("main thread"),
-            VmId::Worker(index) => write!(f, "worker {index}"),
-        }
-    }
-}
 
 /// One Envoy process. Clones are the same process.
 #[derive(Clone)]

@@ -8,8 +8,9 @@
 #![allow(unsafe_code, missing_docs, reason = "the SDK's macro exports the entry point")]
 
 use std::cell::RefCell;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -21,12 +22,18 @@ proxy_wasm::main! {{
 }}
 
 /// What the streams of a VM share with their root.
-#[derive(Default)]
 struct Shared {
     words: Vec<String>,
     waiting: Vec<u32>,
     queue: Option<u32>,
     denials: u32,
+    start: Instant,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { words: Vec::new(), waiting: Vec::new(), queue: None, denials: 0, start: Instant::now() }
+    }
 }
 
 impl Shared {
@@ -109,6 +116,8 @@ impl RootContext for Root {
 /// - `deny`: replies 429
 /// - `count`: adds one to the shared `count`, by compare-and-swap
 /// - `early-body`, `keep-body`: pauses at the headers or the body until the body ends
+/// - `count-nothing`: adds nothing to a counter; `clocks`, `chance`: logs them
+/// - `cut`: resets itself; `deny-response`: replies 418 in the response's callback
 /// - `late`: reads a request header in the response's callback, when there is none any more
 /// - `resume-running`: resumes itself, though it is not paused
 struct Stream {
@@ -158,6 +167,24 @@ impl HttpContext for Stream {
             self.send_http_response(429, vec![("x-denied-by", "probe")], Some(b"too many"));
             return Action::Pause;
         }
+        if self.has("count-nothing") {
+            let counted = hostcalls::increment_metric(self.shared.borrow().denials, 0);
+            log(&format!("{counted:?}"));
+        }
+        if self.has("clocks") {
+            let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            log(&format!(
+                "{} s since 1970, up {:?}",
+                since_1970.as_secs(),
+                self.shared.borrow().start.elapsed()
+            ));
+        }
+        if self.has("chance") {
+            log(&format!("{:x}", RandomState::new().build_hasher().finish()));
+        }
+        if self.has("cut") {
+            self.reset_http_request();
+        }
         if self.has("release") {
             resume_all(&self.shared);
         }
@@ -179,6 +206,9 @@ impl HttpContext for Stream {
 
     fn on_http_response_headers(&mut self, _count: usize, _end: bool) -> Action {
         self.set_http_response_header("x-probed", Some("yes"));
+        if self.has("deny-response") {
+            self.send_http_response(418, vec![], None);
+        }
         if self.has("late") {
             let host = self.get_http_request_header(":authority");
             log(&format!("{host:?}"));

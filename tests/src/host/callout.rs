@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::VmId;
+use super::body::Body;
 use super::call::Call;
 use super::clock::Event;
 use super::context::{Context, Root};
@@ -32,7 +33,7 @@ pub struct Callout {
     /// Its headers, with those that Envoy adds.
     pub headers: Headers,
     /// Its body.
-    pub body: Vec<u8>,
+    pub body: Body,
     /// After which Envoy gives it up. None: never.
     pub timeout: Option<Duration>,
     /// The monotonic moment of its start.
@@ -50,7 +51,7 @@ pub struct Answer {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reception {
     pub(super) headers: Headers,
-    pub(super) body: Vec<u8>,
+    pub(super) body: Body,
     pub(super) trailers: Headers,
 }
 
@@ -65,7 +66,7 @@ pub(super) struct Callouts {
 
 impl Answer {
     /// A response; `:status` is put in front of `headers`.
-    pub fn response(status: u16, headers: impl Into<Headers>, body: impl Into<Vec<u8>>) -> Self {
+    pub fn response(status: u16, headers: impl Into<Headers>, body: impl Into<Body>) -> Self {
         let mut all = Headers::from([(":status", status.to_string())]);
         for (name, value) in headers.into().iter() {
             all.add(name, value);
@@ -74,7 +75,7 @@ impl Answer {
     }
 
     /// A response with exactly these headers, `:status` or not.
-    pub fn raw(headers: impl Into<Headers>, body: impl Into<Vec<u8>>) -> Self {
+    pub fn raw(headers: impl Into<Headers>, body: impl Into<Body>) -> Self {
         let trailers = Headers::default();
         let content = Reception { headers: headers.into(), body: body.into(), trailers };
         Self { content: Some(content), after: Duration::ZERO }
@@ -196,6 +197,7 @@ pub(super) fn http_call(call: &mut Call<'_, '_>) -> Outcome {
     let root = call.root()?.id;
     let (vm, token) = (call.vm.id, call.vm.new_token());
     let process = call.process.clone();
+    let body = body.into();
     let id = {
         let mut callouts = process.callouts.borrow_mut();
         callouts.sent += 1;

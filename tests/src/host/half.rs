@@ -10,6 +10,7 @@
 //!                                             a Continue from one of them lets the headers go, too
 //! ```
 
+use super::body::Body;
 use super::headers::Headers;
 
 /// Why a direction stands still.
@@ -29,7 +30,7 @@ pub struct Message {
     /// As the filter left them; none while they are held back.
     pub headers: Option<Headers>,
     /// The part of the body that went on.
-    pub body: Vec<u8>,
+    pub body: Body,
     /// If there were any.
     pub trailers: Option<Headers>,
     /// Whether this is all.
@@ -39,7 +40,7 @@ pub struct Message {
 /// What arrived while everything was paused.
 #[derive(Debug, Default)]
 pub(super) struct Unseen {
-    pub(super) body: Option<Vec<u8>>,
+    pub(super) body: Option<Body>,
     pub(super) trailers: Option<Headers>,
     pub(super) end: bool,
 }
@@ -49,7 +50,7 @@ pub(super) struct Half {
     /// Headers have arrived.
     pub(super) started: bool,
     pub(super) headers: Headers,
-    pub(super) body: Vec<u8>,
+    pub(super) body: Body,
     pub(super) trailers: Option<Headers>,
     /// Which of them a host call can reach: each from its callback on, until the stream goes on.
     pub(super) headers_open: bool,

@@ -1,5 +1,6 @@
 //! Answers that do not come from the upstream: the filter's own, and those that Envoy makes when a VM has failed.
 
+use super::body::Body;
 use super::context::StreamCell;
 use super::flow::{End, Side};
 use super::headers::Headers;
@@ -13,7 +14,7 @@ pub struct LocalReply {
     /// What the client gets, after the filter's own `on_response_headers`.
     pub headers: Headers,
     /// What the client gets; for a gRPC client it stands in `grpc-message` instead.
-    pub body: Vec<u8>,
+    pub body: Body,
     /// As asked for, if it is a gRPC status.
     pub grpc_status: Option<u32>,
     /// `%RESPONSE_CODE_DETAILS%` in access logs.
@@ -22,13 +23,13 @@ pub struct LocalReply {
 
 impl LocalReply {
     /// A reply with the headers that were asked for. Envoy takes no gRPC status beyond 16, and no spaces in details.
-    pub(super) fn asked(status: u32, headers: Headers, body: Vec<u8>, grpc: u32, details: &[u8]) -> Self {
+    pub(super) fn asked(status: u32, headers: Headers, body: Body, grpc: u32, details: &[u8]) -> Self {
         let details = String::from_utf8_lossy(details).replace(' ', "_");
         Self { status, headers, body, grpc_status: Some(grpc).filter(|grpc| *grpc <= 16), details }
     }
 
     fn of_failed_vm() -> Self {
-        Self::asked(503, Headers::default(), Vec::new(), 14, b"wasm_fail_stream")
+        Self::asked(503, Headers::default(), Body::default(), 14, b"wasm_fail_stream")
     }
 
     /// The reply in the form that this client understands.

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::body::Body;
 use super::context::StreamCell;
 use super::flow::{End, Side, StreamState};
 use super::half::{Message, Pause};
@@ -181,7 +182,8 @@ impl Stream {
 
     /// Envoy answers instead of the upstream, for instance with 503 and `no_healthy_upstream`.
     pub fn respond_by_envoy(&self, status: u32, details: &str) {
-        let reply = LocalReply::asked(status, Headers::default(), Vec::new(), u32::MAX, details.as_bytes());
+        let reply =
+            LocalReply::asked(status, Headers::default(), Body::default(), u32::MAX, details.as_bytes());
         self.drive(|| self.vm.local_reply(&self.cell, reply));
     }
 

@@ -52,7 +52,8 @@ pub(super) fn send_local_response(call: &mut Call<'_, '_>) -> Outcome {
             let what = format!("replies to stream {} more than once", stream.borrow().id);
             call.process.misuse(call.vm.id, &what);
         } else {
-            let reply = LocalReply::asked(status, Headers::decode(&headers), body, grpc_status, &details);
+            let reply =
+                LocalReply::asked(status, Headers::decode(&headers), body.into(), grpc_status, &details);
             call.vm.deferred.borrow_mut().push_back(Deferred::Reply(stream, reply));
         }
     }
@@ -66,12 +67,12 @@ fn buffer(call: &Call<'_, '_>, kind: u32) -> Result<Vec<u8>, Status> {
         let stream = call.stream()?;
         let mut stream = stream.borrow_mut();
         let half = stream.half(side);
-        Some(if half.body_open { half.body.clone() } else { Vec::new() })
+        Some(if half.body_open { half.body.to_vec() } else { Vec::new() })
     };
     match kind {
         REQUEST_BODY => of_stream(Side::Request),
         RESPONSE_BODY => of_stream(Side::Response),
-        CALLOUT_BODY => call.root()?.reception.borrow().as_ref().map(|reception| reception.body.clone()),
+        CALLOUT_BODY => call.root()?.reception.borrow().as_ref().map(|reception| reception.body.to_vec()),
         VM_CONFIGURATION => Some(call.process.settings.vm_configuration.clone()),
         PLUGIN_CONFIGURATION => {
             Some(call.root()?).filter(|r| r.configuring.get()).map(|r| r.configuration.clone())
@@ -114,7 +115,7 @@ pub(super) fn set_buffer_bytes(call: &mut Call<'_, '_>) -> Outcome {
     }
     match (start, length) {
         (0, 0) => drop(half.body.splice(0..0, bytes)),
-        (0, length) if length >= half.body.len() => half.body = bytes,
+        (0, length) if length >= half.body.len() => half.body = bytes.into(),
         (start, _) if start != 0 && start >= half.body.len() => half.body.extend(bytes),
         _ => return Err(Status::BadArgument),
     }

@@ -43,7 +43,7 @@ impl Worker {
     }
 
     /// How deep callbacks have nested through deferred resumes and replies: 1 is a callback that led to no other.
-    /// In Envoy each level is a few hundred bytes to a few kilobytes of the thread's stack.
+    /// In Envoy each level stands on the thread's stack.
     pub fn deepest_nesting(&self) -> u32 {
         self.vm.state.deepest.get()
     }

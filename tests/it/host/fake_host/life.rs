@@ -2,9 +2,17 @@
 
 use std::time::Duration;
 
-use lanekeeper_tests::host::{Host, Request, State, VmId};
+use lanekeeper_tests::host::{Host, Refused, Request, State, VmId};
 
 use super::{builder, lines, lines_of, probe};
+
+/// A host that runs a module in the text format.
+fn run_text(module: &str) -> Result<Host, Refused> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("filter.wasm");
+    std::fs::write(&path, wat::parse_str(module).unwrap()).unwrap();
+    Host::builder().plugin(&path).start("anything")
+}
 
 #[test]
 fn a_canary_the_main_thread_and_each_worker_are_configured() {
@@ -86,18 +94,37 @@ fn timers_run_on_the_main_thread_and_on_workers_each_in_its_own_phase() {
 
 #[test]
 fn a_filter_without_callbacks_lets_everything_through() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("empty.wasm");
-    let module = r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1")))"#;
-    std::fs::write(&path, wat::parse_str(module).unwrap()).unwrap();
-    let host = Host::builder().plugin(&path).start("anything").unwrap();
+    let host = run_text(r#"(module (memory (export "memory") 1))"#).unwrap();
     let stream = host.worker(0).request(Request::post("/").open());
     stream.send_body("body", false);
     stream.send_trailers([("t", "1")]);
     assert_eq!(stream.state(), State::Continued);
-    let upstream = stream.upstream();
-    assert_eq!((upstream.body.as_slice(), upstream.complete), (b"body".as_slice(), true));
+    assert_eq!((stream.upstream().body, stream.upstream().complete), ("body".into(), true));
     assert_eq!(stream.respond([(":status", "200")]).unwrap().text(":status").unwrap(), "200");
     stream.end();
     assert_eq!(host.traps(), []);
+}
+
+#[test]
+fn a_vm_that_calls_the_host_while_it_initializes_fails() {
+    let refused = run_text(
+        r#"(module
+            (import "env" "proxy_set_tick_period_milliseconds" (func $tick (param i32) (result i32)))
+            (memory (export "memory") 1)
+            (func (export "_initialize") (drop (call $tick (i32.const 10)))))"#,
+    );
+    assert!(refused.err().unwrap().trap.unwrap().contains("restricted_callback"));
+}
+
+#[test]
+fn a_pointer_outside_the_memory_is_an_invalid_access() {
+    // on_configure takes the configuration only if the status is 6
+    let host = run_text(
+        r#"(module
+            (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (func (export "proxy_on_configure") (param i32 i32) (result i32)
+                (i32.eq (i32.const 6) (call $log (i32.const 2) (i32.const 65535) (i32.const 2)))))"#,
+    );
+    assert_eq!(host.unwrap().log(), []);
 }

@@ -87,3 +87,33 @@ fn calls_and_work_are_counted() {
     assert_eq!(work.calls, 2);
     assert!(work.fuel > 100, "{work:?}");
 }
+
+#[test]
+fn adding_nothing_to_a_counter_is_a_bad_argument() {
+    let host = probe("");
+    host.worker(0).request(Request::get("/").header("x-probe", "count-nothing"));
+    assert_eq!(lines(&host), ["Err(BadArgument)"]);
+}
+
+#[test]
+fn a_vm_reads_the_clocks_of_the_process() {
+    let host = probe("");
+    host.advance(Duration::from_millis(2500));
+    host.worker(0).request(Request::get("/").header("x-probe", "clocks"));
+    assert_eq!(lines(&host), ["1767225602 s since 1970, up 2.5s"]);
+}
+
+#[test]
+fn chance_repeats_with_the_seed_and_differs_between_vms() {
+    let drawn = |seed: u64| {
+        let host = builder().workers(2).seed(seed).start("").unwrap();
+        [0, 1].map(|worker| {
+            host.worker(worker).request(Request::get("/").header("x-probe", "chance"));
+            lines_of(&host, VmId::Worker(worker)).pop().unwrap()
+        })
+    };
+    let [first, second] = drawn(7);
+    assert_ne!(first, second);
+    assert_eq!(drawn(7), [first.clone(), second]);
+    assert_ne!(drawn(8)[0], first);
+}

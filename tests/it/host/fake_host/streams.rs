@@ -34,7 +34,8 @@ fn a_reply_comes_back_through_the_filters_own_response_callback_and_ends_the_str
     let host = probe("");
     let stream = host.worker(0).request(does("deny"));
     let reply = reply(&stream);
-    assert_eq!((reply.status, reply.body.as_slice()), (429, b"too many".as_slice()));
+    assert_eq!(reply.status, 429);
+    assert_eq!(reply.body, "too many");
     assert_eq!(reply.headers.text("x-denied-by").unwrap(), "probe");
     assert_eq!(reply.headers.text("x-probed").unwrap(), "yes");
     assert_eq!(reply.headers.text("content-length").unwrap(), "8");
@@ -62,7 +63,7 @@ fn what_comes_during_a_pause_waits_unseen_and_follows_the_headers() {
     assert_eq!((stream.upstream().headers, lines(&host).len()), (None, 0));
     host.worker(0).request(does("release"));
     assert_eq!(stream.state(), State::Continued);
-    assert_eq!((stream.upstream().body, stream.upstream().complete), (b"onetwo".to_vec(), true));
+    assert_eq!((stream.upstream().body, stream.upstream().complete), ("onetwo".into(), true));
     assert_eq!(lines(&host), ["body onetwo true"]);
 }
 
@@ -73,7 +74,7 @@ fn a_body_that_is_kept_is_seen_whole_and_goes_on_at_its_end() {
     stream.send_body("one", false);
     assert_eq!((stream.state(), stream.upstream().body.len()), (State::Paused, 0));
     stream.send_body("two", true);
-    assert_eq!((stream.state(), stream.upstream().body), (State::Continued, b"onetwo".to_vec()));
+    assert_eq!((stream.state(), stream.upstream().body), (State::Continued, "onetwo".into()));
     assert_eq!(lines(&host), ["body one false", "body onetwo true"]);
 }
 
@@ -89,7 +90,7 @@ fn going_on_from_a_body_releases_paused_headers_where_the_switch_allows_it() {
     lax.send_body("x", false);
     assert_eq!(lax.state(), State::Paused);
     lax.send_body("y", true);
-    assert_eq!((lax.state(), lax.upstream().body), (State::Continued, b"xy".to_vec()));
+    assert_eq!((lax.state(), lax.upstream().body), (State::Continued, "xy".into()));
 }
 
 #[test]
@@ -160,4 +161,33 @@ fn a_client_that_leaves_ends_the_stream() {
     stream.reset();
     assert_eq!(stream.state(), State::Reset);
     assert_eq!(lines(&host), ["stream 2 log Some(\"/\") []", "stream 2 done"]);
+}
+
+#[test]
+fn a_response_goes_through_with_its_body_and_trailers() {
+    let host = probe("");
+    let stream = host.worker(0).request(Request::get("/"));
+    stream.respond([(":status", "200")]);
+    stream.respond_body("one", false);
+    stream.respond_body("two", false);
+    stream.respond_trailers([("grpc-status", "0")]);
+    let downstream = stream.downstream();
+    assert_eq!(downstream.body, "onetwo");
+    assert_eq!(downstream.trailers.unwrap().text("grpc-status").unwrap(), "0");
+    assert!(downstream.complete);
+}
+
+#[test]
+fn a_reply_in_the_responses_callback_takes_the_responses_place() {
+    let host = probe("");
+    let stream = host.worker(0).request(does("deny-response"));
+    assert_eq!(stream.respond([(":status", "200")]).unwrap().text(":status").unwrap(), "418");
+    assert!(stream.is_over());
+    assert_eq!(host.calls()["proxy_send_local_response"], 1);
+}
+
+#[test]
+fn a_filter_can_cut_its_stream_off() {
+    let host = probe("");
+    assert_eq!(host.worker(0).request(does("cut")).state(), State::Reset);
 }
