@@ -90,15 +90,26 @@ fn read(body: &[u8]) -> Result<DecideRequest, Problem> {
         if !error.is_data() {
             return no_json(&error);
         }
-        let path = track.path();
-        match path.iter().len() {
-            0 => Problem::new(StatusCode::BAD_REQUEST, error.to_string()),
-            _ => Problem::of_field(path.to_string(), error.to_string()),
+        match field(&track.path(), &error) {
+            Some(field) => Problem::of_field(field, error.to_string()),
+            None => Problem::new(StatusCode::BAD_REQUEST, error.to_string()),
         }
     })?;
     json.end().map_err(|error| no_json(&error))?;
     batch.validate().map_err(|error| Problem::of_field(error.field, error.problem))?;
     Ok(batch)
+}
+
+/// The field that an error is about; none when it is the body as a whole. A field that is missing was never on
+/// the path: only the error names it.
+fn field(path: &serde_path_to_error::Path, error: &serde_json::Error) -> Option<String> {
+    let text = error.to_string();
+    let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+    match (path.iter().len(), missing) {
+        (0, missing) => missing.map(str::to_owned),
+        (_, Some(missing)) => Some(format!("{path}.{missing}")),
+        (_, None) => Some(path.to_string()),
+    }
 }
 
 async fn authorize(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {

@@ -82,14 +82,15 @@ async fn names_the_field_that_is_missing_unknown_or_twice() {
     let mut twice = right();
     let key = twice["checks"][0]["keys"][0].clone();
     twice["checks"][0]["keys"].as_array_mut().unwrap().push(key);
-    for (body, name) in [
-        (missing, "missing field `cost`"),
-        (unknown, "unknown field `lane`"),
-        (twice, "stands in this check twice"),
-        (json!({}), "missing field `version`"),
+    for (body, field, detail) in [
+        (missing, "checks[0].keys[0].cost", "missing field `cost`"),
+        (unknown, "lane", "unknown field `lane`"),
+        (twice, "checks[0].keys[1].key", "stands in this check twice"),
+        (json!({}), "version", "missing field `version`"),
     ] {
         let problem = problem(shim.post(body.to_string()).await, StatusCode::BAD_REQUEST).await;
-        assert!(problem["detail"].as_str().unwrap().contains(name), "{problem}");
+        assert_eq!(problem["field"], field, "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(detail), "{problem}");
     }
 }
 
