@@ -50,7 +50,7 @@ impl Proxy for Fake {
             State::Replied(reply) => Seen {
                 status: u16::try_from(reply.status)?,
                 answer: list(reply.headers.iter()),
-                body: String::from_utf8(reply.body)?,
+                body: String::from_utf8(reply.body.to_vec())?,
                 upstream: None,
             },
             other => panic!("undecided: {other:?}"),

@@ -1,7 +1,7 @@
 //! Questions to the store: shared, answered, late, lost, broken.
 
 use lanekeeper_engine::wire::{DecideRequest, SHIM_HEADER};
-use lanekeeper_tests::host::{Answer, Callout, Host, Request, State, Status, Stream, Times};
+use lanekeeper_tests::host::{Answer, Body, Callout, Host, Request, State, Status, Stream, Times};
 use serde_json::json;
 
 use super::{MS, Store, behaved, by, decisions, fallback, start, status, store_calls, with_store};
@@ -207,7 +207,7 @@ fn a_body_and_trailers_wait_with_their_request() {
             stream.send_body("two", false);
             stream.send_trailers([("x-sum", "1")]);
             assert_eq!(stream.state(), State::Paused);
-            assert_eq!((stream.upstream().headers, stream.upstream().body), (None, Vec::new()));
+            assert_eq!((stream.upstream().headers, stream.upstream().body), (None, Body::default()));
         }
         for callout in host.callouts() {
             host.answer(&callout, store.answer(&host, &callout));
