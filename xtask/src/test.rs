@@ -26,9 +26,9 @@ pub(crate) fn run(workspace: &Workspace, name: Option<&str>) -> Result<()> {
     let wasm = step("plugin", || plugin::build(workspace))?;
     let probe = step("probe", || plugin::build_probe(workspace))?;
     step("programs", || {
-        // the same packages as the tests below, so that dependencies are built once
-        call(native("build").arg("--bins"))?;
-        done((), "the shim, the command line, the demo")
+        // what `cargo test` below builds, and the programs: in one call, so that what they share is built once
+        call(native("build").args(["--bins", "--tests"]))?;
+        done((), "the shim, the command line, the tests")
     })?;
 
     let mut natively = native("test");
