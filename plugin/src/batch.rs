@@ -12,7 +12,7 @@ use lanekeeper_engine::wire::{
     Check, CheckAnswer, DECIDE_PATH, DecideRequest, DecideResponse, MAX_CHECKS, VERSION,
 };
 
-use crate::host::{self, HostError};
+use crate::host;
 use crate::metrics::CallEnd;
 
 /// Callouts under way at once.
@@ -76,11 +76,11 @@ impl Batches {
         self.calls.is_empty() && self.waiting.is_empty()
     }
 
-    /// The next streams for one callout: at most `most`, and at most as many as one question holds. A stream
-    /// for which `wanted` is false is dropped.
-    pub(crate) fn next(&mut self, most: usize, wanted: impl Fn(u32) -> bool) -> Vec<Waiter> {
+    /// The next streams for one callout, as many as one question holds. A stream for which `wanted` is false is
+    /// dropped.
+    pub(crate) fn next(&mut self, wanted: impl Fn(u32) -> bool) -> Vec<Waiter> {
         let (mut next, mut checks) = (Vec::new(), 0);
-        while next.len() < most {
+        while next.len() < MAX_STREAMS {
             let Some(waiter) = self.waiting.pop_front() else { break };
             if !wanted(waiter.stream) {
                 continue;
@@ -101,15 +101,15 @@ impl Batches {
         self.waiting.drain(..late).map(|waiter| waiter.stream).collect()
     }
 
-    /// Sends one callout for these streams. When the host will not, none of them waits any more.
+    /// Sends one callout for these streams. When the host will not, they come back.
     pub(crate) fn send(
         &mut self,
         asking: &Asking,
         now: Timestamp,
         waiters: Vec<Waiter>,
-    ) -> Result<(), HostError> {
+    ) -> Result<(), Vec<Waiter>> {
         let streams = waiters.iter().map(|waiter| (waiter.stream, waiter.checks.len())).collect();
-        let checks = waiters.into_iter().flat_map(|waiter| waiter.checks).collect();
+        let checks = waiters.iter().flat_map(|waiter| waiter.checks.iter().cloned()).collect();
         let spend_within_ms = u32::try_from(asking.timeout.as_millis()).unwrap_or(u32::MAX);
         let question = DecideRequest { version: VERSION, spend_within_ms, checks };
         // a question is made of texts and numbers, which always have a JSON form
@@ -121,9 +121,18 @@ impl Batches {
             ("content-type", "application/json"),
         ];
         headers.extend(asking.authorization.as_deref().map(|value| ("authorization", value)));
-        let call = host::http_call(&asking.cluster, &headers, &body, asking.timeout)?;
-        self.calls.insert(call, Call { asked: now, question, streams });
-        Ok(())
+        match host::http_call(&asking.cluster, &headers, &body, asking.timeout) {
+            Ok(call) => {
+                self.calls.insert(call, Call { asked: now, question, streams });
+                Ok(())
+            }
+            Err(_) => Err(waiters),
+        }
+    }
+
+    /// Puts a stream back in front of those that wait.
+    pub(crate) fn wait_on(&mut self, waiter: Waiter) {
+        self.waiting.push_front(waiter);
     }
 
     /// Takes a callout that has ended.

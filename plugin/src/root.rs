@@ -203,6 +203,21 @@ impl Active {
         }
     }
 
+    /// Lets go of streams that the store will not be asked for. `false` when this callback may answer no more of
+    /// them: the others wait for the next.
+    fn let_go(&mut self, unsent: Vec<Waiter>, now: Timestamp, answering: &mut Answering<'_>) -> bool {
+        let mut unsent = unsent.into_iter();
+        for waiter in unsent.by_ref().take(answering.budget) {
+            answering.tell(self, waiter.stream, Heard::Nothing, now);
+        }
+        let left: Vec<Waiter> = unsent.collect();
+        let all = left.is_empty();
+        if let Some(store) = &mut self.store {
+            left.into_iter().rev().for_each(|waiter| store.batches.wait_on(waiter));
+        }
+        all
+    }
+
     /// Sends what waits, and lets go of whoever has waited too long.
     fn pump(&mut self, now: Timestamp, answering: &mut Answering<'_>) {
         while let Some(store) = &mut self.store {
@@ -216,20 +231,18 @@ impl Active {
             }
         }
         while let Some(store) = &mut self.store {
-            let most = answering.budget;
-            if !store.batches.has_room() || most == 0 {
+            if !store.batches.has_room() {
                 break;
             }
-            let next = store.batches.next(most, |stream| answering.streams.contains_key(&stream));
+            let next = store.batches.next(|stream| answering.streams.contains_key(&stream));
             if next.is_empty() {
                 break;
             }
-            let streams: Vec<u32> = next.iter().map(|waiter| waiter.stream).collect();
-            if store.batches.send(&store.asking, now, next).is_err() {
+            if let Err(unsent) = store.batches.send(&store.asking, now, next) {
                 store.circuit.failed(now);
                 self.metrics.call(CallEnd::NotSent);
-                for stream in streams {
-                    answering.tell(self, stream, Heard::Nothing, now);
+                if !self.let_go(unsent, now, answering) {
+                    break;
                 }
             }
         }

@@ -58,10 +58,16 @@ fn a_batch_is_bounded_so_that_resumes_nest_no_deeper() {
     let host = start(&with_store(100_000, "local"), 1);
     let streams: Vec<Stream> = (0..1000).map(|_| host.worker(0).request(by("u"))).collect();
     let store = Store::new();
+    let mut rounds = 0;
     while let Some(callout) = host.callouts().first().cloned() {
         assert!(checks(&callout) <= 64);
+        rounds += 1;
+        // whoever waits is asked for at once, and not at the next tick
+        assert_eq!(host.callouts().len(), if rounds < 18 { 2 } else { 1 });
         host.answer(&callout, store.answer(&host, &callout));
     }
+    // 1 + 1 + 15 x 64 + 38
+    assert_eq!(rounds, 18);
     assert!(streams.iter().all(|stream| status(stream) == 200));
     assert!(host.worker(0).deepest_nesting() <= 65, "{}", host.worker(0).deepest_nesting());
     behaved(&host);
