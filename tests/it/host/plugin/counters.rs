@@ -109,3 +109,26 @@ fn counters_outlive_a_new_policy_and_start_afresh_for_windows_of_another_span() 
     assert_eq!((ask(), ask()), (200, 429));
     behaved(&host);
 }
+
+#[test]
+fn a_request_that_is_counted_here_makes_few_host_calls() {
+    let host = start(&standalone(100), 1);
+    let ask = || {
+        let stream = host.worker(0).request(by("u"));
+        stream.respond([(":status", "200")]);
+        stream.end();
+    };
+    ask();
+    host.reset_counts();
+    ask();
+    let calls = host.calls();
+    let expected = [
+        ("clock_time_get", 1),
+        ("proxy_add_header_map_value", 2),
+        ("proxy_get_header_map_pairs", 1),
+        ("proxy_get_shared_data", 1),
+        ("proxy_increment_metric", 1),
+        ("proxy_set_shared_data", 1),
+    ];
+    assert_eq!(calls.into_iter().collect::<Vec<_>>(), expected);
+}

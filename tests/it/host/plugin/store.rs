@@ -268,3 +268,29 @@ fn the_token_comes_from_the_environment_and_goes_with_every_question() {
     let refused = Host::start(&policy.to_string(), 1).err().unwrap().to_string();
     assert!(refused.contains("LANEKEEPER_TOKEN is not set"), "{refused}");
 }
+
+#[test]
+fn a_request_that_the_store_decides_makes_few_host_calls() {
+    let host = start(&with_store(100, "local"), 1);
+    Store::new().serve(&host);
+    let ask = || {
+        let stream = host.worker(0).request(by("u"));
+        stream.respond([(":status", "200")]);
+        stream.end();
+    };
+    ask();
+    host.reset_counts();
+    ask();
+    let expected = [
+        ("clock_time_get", 2),
+        ("proxy_add_header_map_value", 2),
+        ("proxy_continue_stream", 1),
+        ("proxy_get_buffer_bytes", 1),
+        ("proxy_get_header_map_pairs", 1),
+        ("proxy_get_header_map_value", 2),
+        ("proxy_http_call", 1),
+        ("proxy_increment_metric", 2),
+        ("proxy_set_effective_context", 2),
+    ];
+    assert_eq!(host.calls().into_iter().collect::<Vec<_>>(), expected);
+}
