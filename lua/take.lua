@@ -1,10 +1,11 @@
--- take.lua: one decision over every window of every key of a check, or nothing.
+-- take.lua: one decision over every window of every key of a check, or nothing. It can also only look.
 --
 -- The same arithmetic as `take` in engine/src/counter.rs, number for number. The clock is the store's, so nodes
 -- need not agree on the time; per key it never runs backwards, also after a failover to a slower clock.
 --
 -- KEYS     1..n        one hash per subject; in Redis Cluster all in one slot
--- ARGV     1           spend_within_us: for how long after this decision its tokens may be spent
+-- ARGV     1           take or peek: whether an allowed check is charged
+--          2           spend_within_us: for how long after this decision its tokens may be spent
 --          then for each key
 --                      cost, in requests or tokens
 --                      number of windows, and for each of them four values
@@ -25,7 +26,7 @@
 -- no longer asked for stay until the subject rests, so that two nodes with two policies do not erase each other.
 --
 -- The hash expires when every window is as if fresh: at a moment, not after a span, so that it never goes early.
--- A rejected check creates nothing and charges nothing. All reads of counters come before the first write, so
+-- A check that is rejected or only looks creates nothing and charges nothing. All reads of counters come before the first write, so
 -- that a key of a wrong type refuses the check with nothing charged.
 --
 -- Cost     per key: one HMGET; when allowed one HSET, mostly one PEXPIREAT, and one HINCRBY for each sliding
@@ -40,7 +41,7 @@ local MOST_ARGUMENTS = 1000
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
-local spend_within = tonumber(ARGV[1])
+local is_charged, spend_within = ARGV[1] == 'take', tonumber(ARGV[2])
 
 local function text(number)
   return string.format('%.0f', number)
@@ -268,7 +269,7 @@ local function charge(subject)
   end
 end
 
-local subjects, allowed, at = {}, true, 2
+local subjects, allowed, at = {}, true, 3
 for i, key in ipairs(KEYS) do
   subjects[i], at = open_subject(key, at)
   for _, window in ipairs(subjects[i].windows) do
@@ -280,7 +281,7 @@ end
 -- A rejection's waits read buckets, so they come before its writes, which forget some.
 local answer = {now, allowed and 1 or 0}
 for _, subject in ipairs(subjects) do
-  if allowed then
+  if allowed and is_charged then
     charge(subject)
   end
   for _, window in ipairs(subject.windows) do
@@ -289,7 +290,7 @@ for _, subject in ipairs(subjects) do
     table.insert(answer, window.algorithm.reset(window, subject.seen))
     table.insert(answer, wait)
   end
-  if not allowed and subject.known then
+  if not (allowed and is_charged) and subject.known then
     save(subject)
   end
 end

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::units::Timestamp;
 use crate::window::{Algorithm, Sliding, TokenBucket, Window};
+use crate::wire::Operation;
 
 /// Into how many buckets the store divides a sliding window: a token comes back late by at most 1/256 of the
 /// window (0.4 %), and a subject in full use holds at most 257 small numbers.
@@ -66,16 +67,43 @@ pub struct Decision {
 /// Charges are dated at the end of that span, so that no trailing window of *spends* holds more than its
 /// limit however late within the span they come.
 pub fn take(charges: &mut [Charge<'_>], buckets: u32, now: Timestamp, spend_within: Duration) -> Decision {
-    let mut allowed = true;
-    for charge in &mut *charges {
-        charge.counters.settle(charge.windows, buckets, now);
-        allowed &= charge.counters.fits(charge.windows, buckets, charge.cost);
-    }
+    let allowed = all_fit(charges, buckets, now);
     if allowed {
         for charge in &mut *charges {
             charge.counters.charge(charge.windows, buckets, charge.cost, spend_within);
         }
     }
+    decision(charges, buckets, allowed)
+}
+
+/// Does what `operation` says: [`take`] or [`peek`].
+pub fn decide(
+    operation: Operation,
+    charges: &mut [Charge<'_>],
+    buckets: u32,
+    now: Timestamp,
+    spend_within: Duration,
+) -> Decision {
+    match operation {
+        Operation::Take => take(charges, buckets, now, spend_within),
+        Operation::Peek => peek(charges, buckets, now),
+    }
+}
+
+/// What [`take`] would decide at `now`, with nothing charged.
+pub fn peek(charges: &mut [Charge<'_>], buckets: u32, now: Timestamp) -> Decision {
+    let allowed = all_fit(charges, buckets, now);
+    decision(charges, buckets, allowed)
+}
+
+fn all_fit(charges: &mut [Charge<'_>], buckets: u32, now: Timestamp) -> bool {
+    charges.iter_mut().fold(true, |all, charge| {
+        charge.counters.settle(charge.windows, buckets, now);
+        all & charge.counters.fits(charge.windows, buckets, charge.cost)
+    })
+}
+
+fn decision(charges: &[Charge<'_>], buckets: u32, allowed: bool) -> Decision {
     let cost_if_rejected = |cost: u32| if allowed { 0 } else { cost };
     let keys =
         charges.iter().map(|c| c.counters.verdicts(c.windows, buckets, cost_if_rejected(c.cost))).collect();

@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
-use crate::counter::{Charge, SubjectCounters, take};
+use crate::counter::{Charge, SubjectCounters, decide};
 use crate::units::Timestamp;
 use crate::window::Window;
-use crate::wire::{Check, CheckAnswer, StoreError};
+use crate::wire::{Check, CheckAnswer, Operation, StoreError};
 
 mod slot;
 
@@ -89,8 +89,9 @@ impl LocalCounters {
             .map(|key| draft.place(cells, self.address(&key.key, &key.windows), &key.windows, key.cost, now))
             .collect::<Result<Vec<usize>, CellsBroken>>()?;
         let mut charges: Vec<Charge<'_>> = draft.places.iter_mut().map(Place::charge).collect();
-        let decision = take(&mut charges, BUCKETS, now, Duration::ZERO);
-        if decision.allowed && !draft.commit(cells, now)? {
+        let decision = decide(check.operation, &mut charges, BUCKETS, now, Duration::ZERO);
+        let charged = decision.allowed && check.operation == Operation::Take;
+        if charged && !draft.commit(cells, now)? {
             return Ok(None);
         }
         let keys = places.into_iter().map(|at| decision.keys.get(at).cloned().unwrap_or_default()).collect();

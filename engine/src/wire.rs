@@ -42,10 +42,24 @@ pub struct DecideRequest {
     pub checks: Vec<Check>,
 }
 
+/// What a check does to the counters when every window allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// Charges them.
+    #[default]
+    Take,
+    /// Leaves them as they are. What is allowed now may be refused a moment later.
+    Peek,
+}
+
 /// One question: may all of this be charged?
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Check {
+    /// Whether it is charged.
+    #[serde(default)]
+    pub operation: Operation,
     /// 1 to [`MAX_KEYS`] keys, all or nothing, no two the same.
     pub keys: Vec<KeyCheck>,
 }

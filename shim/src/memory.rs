@@ -10,7 +10,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lanekeeper_engine::counter::{Charge, Counter, STORE_BUCKETS, SubjectCounters, take};
+use lanekeeper_engine::counter::{Charge, Counter, STORE_BUCKETS, SubjectCounters, decide};
 use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::Window;
 use lanekeeper_engine::wire::{Check, CheckAnswer, StoreError};
@@ -93,7 +93,7 @@ impl Subjects {
             .zip(&mut counters)
             .map(|(key, counters)| Charge { windows: &key.windows, cost: key.cost, counters })
             .collect();
-        let decision = take(&mut charges, STORE_BUCKETS, now, spend_within);
+        let decision = decide(check.operation, &mut charges, STORE_BUCKETS, now, spend_within);
         for (key, counters) in check.keys.iter().zip(counters) {
             self.give_back(&key.key, &key.windows, counters);
         }

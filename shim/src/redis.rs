@@ -15,7 +15,7 @@ use std::time::Duration;
 use lanekeeper_engine::counter::STORE_BUCKETS;
 use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::{Unit, Window};
-use lanekeeper_engine::wire::{Check, CheckAnswer, KeyAnswer, StoreError, WindowAnswer};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyAnswer, Operation, StoreError, WindowAnswer};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::sync::{Notify, watch};
@@ -227,6 +227,10 @@ fn take_command(hash: &str, check: &Check, spend_within: Duration) -> Cmd {
     for key in &check.keys {
         command.arg(&key.key);
     }
+    command.arg(match check.operation {
+        Operation::Take => "take",
+        Operation::Peek => "peek",
+    });
     command.arg(micros(spend_within));
     for key in &check.keys {
         command.arg(key.cost).arg(key.windows.len());

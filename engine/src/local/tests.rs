@@ -3,7 +3,7 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::window::Algorithm;
-use crate::wire::{KeyAnswer, KeyCheck};
+use crate::wire::{KeyAnswer, KeyCheck, Operation};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -52,7 +52,7 @@ fn key(name: &str, limit: u32) -> KeyCheck {
 }
 
 fn check(keys: &[KeyCheck]) -> Check {
-    Check { keys: keys.to_vec() }
+    Check { operation: Operation::Take, keys: keys.to_vec() }
 }
 
 fn at(seconds: u64) -> Timestamp {
@@ -169,7 +169,7 @@ mod properties {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::counter::SubjectCounters;
+    use crate::counter::{SubjectCounters, take};
 
     fn windows(sliding: u32, burst: u32) -> Vec<Window> {
         let burst = std::num::NonZeroU32::new(burst).unwrap();
@@ -198,7 +198,7 @@ mod properties {
                 let mut subjects = vec![first, second];
                 subjects.dedup();
                 let key = |subject: &usize| KeyCheck { key: format!("u{subject}"), cost, windows: windows.clone() };
-                let check = Check { keys: subjects.iter().map(key).collect() };
+                let check = Check { operation: Operation::Take, keys: subjects.iter().map(key).collect() };
                 if raced {
                     // a rival that is not in the model: it writes each slot as it is, which is a lost race
                     *shared.before_write.borrow_mut() = Some(Box::new(|shared| {

@@ -2,7 +2,7 @@
 
 use crate::answer::ShownWindow;
 use crate::policy::Count;
-use crate::wire::{Check, KeyAnswer, KeyCheck};
+use crate::wire::{Check, KeyAnswer, KeyCheck, Operation};
 
 /// A check and where its keys come from.
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ pub(super) struct Question {
 
 impl Question {
     pub(super) fn empty(dry_run: bool) -> Self {
-        Self { check: Check { keys: Vec::new() }, origins: Vec::new(), dry_run }
+        Self { check: Check { operation: Operation::Take, keys: Vec::new() }, origins: Vec::new(), dry_run }
     }
 
     pub(super) fn add(&mut self, limit: usize, count: &Count, keys: Vec<(usize, String)>, cost: u32) {

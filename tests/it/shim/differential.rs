@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lanekeeper_engine::counter::{Charge, STORE_BUCKETS, SubjectCounters, take};
+use lanekeeper_engine::counter::{Charge, STORE_BUCKETS, SubjectCounters, decide};
 use lanekeeper_engine::units::Timestamp;
 use lanekeeper_engine::window::{MAX_EXACT, MAX_LIMIT, MAX_PER, Window};
-use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, Operation};
 use lanekeeper_shim::memory::MemoryStore;
 use lanekeeper_shim::redis::{RedisStore, Taken};
 use lanekeeper_shim::store::Store;
@@ -33,8 +33,9 @@ enum Step {
     Ask { spend_within: Duration, checks: Vec<Question> },
 }
 
-/// For each key its number, which of the case's lists of windows it is asked for, and a number that makes its cost.
-type Question = Vec<(usize, usize, u32)>;
+/// What is done, and for each key its number, which of the case's lists of windows it is asked for, and a number that
+/// makes its cost.
+type Question = (Operation, Vec<(usize, usize, u32)>);
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let spend_within = select(vec![0, 0, 1, 3, 20, 10_000]).prop_map(Duration::from_millis);
@@ -44,6 +45,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             keys.into_iter().map(|key| (Just(key), 0..2usize, cost.clone())).collect::<Vec<_>>()
         })
         .prop_shuffle();
+    let operation = prop_oneof![4 => Just(Operation::Take), 1 => Just(Operation::Peek)];
+    let question = (operation, question);
     let ask = (spend_within, prop::collection::vec(question, 1..4))
         .prop_map(|(spend_within, checks)| Step::Ask { spend_within, checks });
     let pause = (0..4000u64).prop_map(|us| Step::Pause { us });
@@ -122,8 +125,13 @@ impl Side {
                 let most = windows.iter().map(Window::capacity).min().unwrap();
                 KeyCheck { key: format!("case{case}:{{{key}}}"), cost: 1 + cost % most, windows }
             };
-            let checks: Vec<Check> =
-                questions.iter().map(|keys| Check { keys: keys.iter().map(key).collect() }).collect();
+            let checks: Vec<Check> = questions
+                .iter()
+                .map(|(operation, keys)| Check {
+                    operation: *operation,
+                    keys: keys.iter().map(key).collect(),
+                })
+                .collect();
             for (check, taken) in checks.iter().zip(self.ask(&checks, spend_within)) {
                 prop_assert_eq!(
                     taken.answer,
@@ -157,7 +165,7 @@ fn the_script_answers_number_for_number_what_the_engine_answers() {
                 .zip(&mut borrowed)
                 .map(|(key, counters)| Charge { windows: &key.windows, cost: key.cost, counters })
                 .collect();
-            let decision = take(&mut charges, STORE_BUCKETS, now, spend_within);
+            let decision = decide(check.operation, &mut charges, STORE_BUCKETS, now, spend_within);
             counters.extend(check.keys.iter().map(|key| key.key.clone()).zip(borrowed));
             decision.into()
         })?;

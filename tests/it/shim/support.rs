@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use lanekeeper_engine::window::{Algorithm, Window};
 use lanekeeper_engine::wire::{
-    Check, CheckAnswer, DECIDE_PATH, DecideRequest, DecideResponse, KeyCheck, SHIM_HEADER, VERSION,
-    WindowAnswer,
+    Check, CheckAnswer, DECIDE_PATH, DecideRequest, DecideResponse, KeyCheck, Operation, SHIM_HEADER,
+    VERSION, WindowAnswer,
 };
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::listen::serve;
@@ -101,7 +101,7 @@ pub(crate) fn check(keys: &[(&str, u32, &[Window])]) -> Check {
         cost,
         windows: windows.to_vec(),
     };
-    Check { keys: keys.iter().map(key).collect() }
+    Check { operation: Operation::Take, keys: keys.iter().map(key).collect() }
 }
 
 pub(crate) fn sliding(limit: u32, per: Duration) -> Window {
