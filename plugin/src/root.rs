@@ -19,6 +19,10 @@ use crate::stream::Stream;
 /// While streams wait and no callout will call back, the timer does, this often.
 const HASTE: Duration = Duration::from_millis(1);
 
+/// How the first field of a protobuf `Struct` begins. Envoy 1.40 hands one over as it is, and not as JSON.
+const PROTOBUF_STRUCT: &[u8] = b"\x0a";
+const NOT_A_STRUCT: &str = "if this configuration is a google.protobuf.Struct, write the policy as JSON in a google.protobuf.StringValue";
+
 /// A root context.
 pub(crate) struct Root {
     context: u32,
@@ -63,8 +67,10 @@ impl Root {
     pub(crate) fn configure(&mut self) -> Result<(), Vec<String>> {
         let one = |problem: String| vec![problem];
         let bytes = host::buffer(Buffer::PluginConfiguration).map_err(|e| one(e.to_string()))?;
-        let policy = Policy::from_json(&bytes)
-            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let policy = Policy::from_json(&bytes).map_err(|errors| {
+            let hint = bytes.starts_with(PROTOBUF_STRUCT).then(|| NOT_A_STRUCT.to_owned());
+            errors.iter().map(ToString::to_string).chain(hint).collect::<Vec<_>>()
+        })?;
         let secret = node_secret()
             .map_err(|error| one(format!("this node's workers cannot share counters: {error}")))?;
         let store = policy.store.as_ref().map(StoreLink::new).transpose().map_err(one)?;
