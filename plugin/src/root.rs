@@ -1,6 +1,6 @@
 //! One configuration of the filter, and the way from its streams to the store.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ impl Root {
     }
 
     /// The timer: what the host forgot, and who has waited too long.
-    pub(crate) fn tick(&mut self, streams: &mut HashMap<u32, Stream>) {
+    pub(crate) fn tick(&mut self, streams: &mut BTreeMap<u32, Stream>) {
         let now = host::now();
         if let Some(active) = &mut self.active {
             let mut answering = Answering { context: self.context, streams, budget: MAX_STREAMS };
@@ -97,7 +97,7 @@ impl Root {
     }
 
     /// A callout has ended.
-    pub(crate) fn call_ended(&mut self, streams: &mut HashMap<u32, Stream>, call: u32, has_headers: bool) {
+    pub(crate) fn call_ended(&mut self, streams: &mut BTreeMap<u32, Stream>, call: u32, has_headers: bool) {
         let now = host::now();
         if let Some(active) = &mut self.active {
             let mut answering = Answering { context: self.context, streams, budget: MAX_STREAMS };
@@ -112,7 +112,7 @@ impl Root {
 /// callback is not running, and only so many in one callback.
 struct Answering<'a> {
     context: u32,
-    streams: &'a mut HashMap<u32, Stream>,
+    streams: &'a mut BTreeMap<u32, Stream>,
     budget: usize,
 }
 
@@ -261,7 +261,7 @@ impl Active {
 impl StoreLink {
     fn new(store: &Store) -> Result<Self, String> {
         let token = store.token_env.as_ref().map(|name| {
-            let token = std::env::var(name).ok().filter(|token| !token.is_empty());
+            let token = host::environment(name).filter(|token| !token.is_empty());
             token.ok_or_else(|| {
                 format!("store.token_env: {name} is not set; list it in vm_config.environment_variables")
             })
