@@ -12,6 +12,7 @@ mod behaviour;
 mod differential;
 mod http;
 mod memory;
+mod redis_access;
 mod redis_store;
 mod stopping;
 mod support;
