@@ -11,6 +11,7 @@
 mod behaviour;
 mod differential;
 mod http;
+mod limits;
 mod memory;
 mod redis_store;
 mod stopping;
