@@ -21,6 +21,10 @@ use crate::policy::PolicyFile;
 use crate::problem::Problem;
 use crate::store::Store;
 
+/// What is served, as OpenAPI 3.1. Written by hand: the types of the messages are the engine's, which is built into
+/// the plugin and should not carry descriptions; a test holds it to the routes and to real answers.
+pub const OPENAPI: &str = include_str!("../openapi.json");
+
 /// The service: a store, and who may ask it.
 pub struct App {
     store: Box<dyn Store>,
@@ -90,8 +94,18 @@ fn guarded() -> [Route; 5] {
 }
 
 /// What anybody may ask for.
-fn open() -> [Route; 3] {
-    [("/healthz", get(|| async { "ok\n" })), ("/readyz", get(readyz)), ("/metrics", get(metrics))]
+fn open() -> [Route; 4] {
+    [
+        ("/healthz", get(|| async { "ok\n" })),
+        ("/readyz", get(readyz)),
+        ("/metrics", get(metrics)),
+        ("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) })),
+    ]
+}
+
+/// The paths of all that is served.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    guarded().into_iter().chain(open()).map(|(path, _)| path)
 }
 
 async fn decide(State(app): State<Arc<App>>, body: Body) -> Result<Json<DecideResponse>, Problem> {

@@ -55,8 +55,8 @@ Examples:
     lanekeeper-shim --store memory --policy policy.yaml
     curl http://127.0.0.1:7400/v1/limits/per_user/allow -d '{\"subjects\": {\"user\": \"u42\"}}'
 
-It also serves /healthz (the process lives), /readyz (the store answers) and /metrics. Logs go to stderr;
-RUST_LOG=debug says more.";
+It also serves /healthz (the process lives), /readyz (the store answers), /metrics, and /openapi.json, which
+describes all of it. Logs go to stderr; RUST_LOG=debug says more.";
 
 /// Why these arguments make no service.
 #[derive(Debug, thiserror::Error)]

@@ -274,3 +274,36 @@ async fn answers_many_questions_in_their_order_and_each_for_itself(shim: Shim) {
     let again = shim.verdict("/v1/limits/allow", items).await;
     assert_eq!(allowed(&again), [false, true, false, false, false, false, false]);
 }
+
+/// Times are of the moment; whether there is one is not.
+fn without_times(mut value: Value) -> Value {
+    match &mut value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                let time = name.ends_with("_us").then(|| json!(field.as_u64().unwrap().min(1)));
+                *field = time.unwrap_or_else(|| without_times(field.take()));
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| *item = without_times(item.take())),
+        _ => {}
+    }
+    value
+}
+
+#[tokio::test]
+async fn the_readme_shows_real_answers() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let policy = PolicyFile::open(root.join("envoy/demo/policy.yaml")).unwrap();
+    let shim = Shim::start(App::new(MemoryStore::new()).with_policy(Arc::new(policy))).await;
+    let mut shown = 0;
+    for example in readme.split("    curl http://127.0.0.1:7400").skip(1) {
+        let (path, rest) = example.split_once(" -d '").unwrap();
+        let (body, rest) = rest.split_once('\'').unwrap();
+        let answer = rest.split_once("```json\n").and_then(|(_, rest)| rest.split_once("\n```")).unwrap().0;
+        let verdict = shim.verdict(path, serde_json::from_str(body).unwrap()).await;
+        assert_eq!(without_times(verdict), without_times(serde_json::from_str(answer).unwrap()), "{body}");
+        shown += 1;
+    }
+    assert_eq!(shown, 2);
+}

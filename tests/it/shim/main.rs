@@ -13,6 +13,7 @@ mod differential;
 mod http;
 mod limits;
 mod memory;
+mod openapi;
 mod redis_store;
 mod stopping;
 mod support;
