@@ -11,7 +11,9 @@
 mod behaviour;
 mod differential;
 mod http;
+mod limits;
 mod memory;
+mod openapi;
 mod race;
 mod redis_access;
 mod redis_store;
