@@ -233,7 +233,6 @@ mod tests {
         assert_eq!(key(Source::Command), None);
     }
 
-    #[cfg(not(target_arch = "wasm32"))]
     proptest::proptest! {
         #[test]
         fn two_different_pairs_of_values_never_share_a_key(

@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::listen::Address;
 use crate::memory::MemoryStore;
 use crate::policy::{PolicyFile, PolicyFileError};
-use crate::redis::{AddressError, RedisStore};
+use crate::redis::{AddressError, RedisStore, TlsFiles};
 
 /// The small service between the Lanekeeper filter and the store that counts.
 ///
@@ -23,9 +23,22 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
     pub listen: Address,
 
-    /// Where to count: `memory` (in this process, gone when it ends) or redis://[USER:PASSWORD@]HOST[:PORT][/DB]
+    /// Where to count: `memory` (in this process, gone when it ends) or redis://[USER:PASSWORD@]HOST[:PORT][/DB],
+    /// and rediss:// for TLS. In the environment a password is not seen in the list of processes
     #[arg(long, value_name = "STORE", env = "LANEKEEPER_STORE", hide_env_values = true)]
     pub store: String,
+
+    /// The PEM file of the CA that signed the certificate of Redis; without it, those that the system trusts count
+    #[arg(long, value_name = "FILE")]
+    pub store_ca: Option<PathBuf>,
+
+    /// The PEM file of the certificate to show to Redis, where it asks for one (`tls-auth-clients yes`, its default)
+    #[arg(long, value_name = "FILE", requires = "store_key")]
+    pub store_cert: Option<PathBuf>,
+
+    /// The PEM file of that certificate's private key. All three files are read once, at the start
+    #[arg(long, value_name = "FILE", requires = "store_cert")]
+    pub store_key: Option<PathBuf>,
 
     /// The environment variable that holds the bearer token the filter has to show
     #[arg(long, value_name = "NAME")]
@@ -47,6 +60,9 @@ Examples:
     lanekeeper-shim --store memory
   With Redis, beside Envoy in one pod:
     lanekeeper-shim --listen unix:/run/lanekeeper/shim.sock --store redis://redis:6379/0
+  With a Redis that asks for certificates, as a user of its own:
+    LANEKEEPER_STORE=rediss://lanekeeper:PASSWORD@redis:6379/0 lanekeeper-shim \\
+      --store-ca ca.pem --store-cert shim.pem --store-key shim-key.pem
   Ask for one request out of ten a minute:
     curl http://127.0.0.1:7400/v1/decide -d '{\"version\": 1, \"spend_within_ms\": 20, \"checks\": [{\"keys\": [
       {\"key\": \"demo:{u42}\", \"cost\": 1, \"windows\": [
@@ -55,6 +71,10 @@ Examples:
     lanekeeper-shim --store memory --policy policy.yaml
     curl http://127.0.0.1:7400/v1/limits/per_user/allow -d '{\"subjects\": {\"user\": \"u42\"}}'
 
+All that its Redis user needs; +select only for another database than 0:
+  ACL SETUSER lanekeeper on >PASSWORD ~* \\
+    +ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat
+
 It also serves /healthz (the process lives), /readyz (the store answers), /metrics, and /openapi.json, which
 describes all of it. Logs go to stderr; RUST_LOG=debug says more.";
 
@@ -62,11 +82,14 @@ describes all of it. Logs go to stderr; RUST_LOG=debug says more.";
 #[derive(Debug, thiserror::Error)]
 pub enum ArgsError {
     /// `--store` names neither kind of store.
-    #[error("--store is `memory` or an address that begins with redis://")]
+    #[error("--store is `memory` or an address that begins with redis:// or rediss://")]
     Store,
     /// `--store` looks like Redis, and is no address of one.
     #[error("--store: {0}")]
     Redis(#[from] AddressError),
+    /// Certificates are given, and no Redis to use them for.
+    #[error("--store-ca and --store-cert are for Redis: --store begins with rediss:// then")]
+    Certificates,
     /// The variable that `--token-env` names is not set, empty or not text.
     #[error("--token-env: the environment variable {0} holds no token")]
     Token(String),
@@ -78,9 +101,16 @@ pub enum ArgsError {
 impl Args {
     /// The service that was asked for. Needs a tokio runtime.
     pub fn app(&self) -> Result<App, ArgsError> {
+        let tls = TlsFiles {
+            ca: self.store_ca.clone(),
+            client: self.store_cert.clone().zip(self.store_key.clone()),
+        };
         let app = match self.store.as_str() {
+            "memory" if tls.ca.is_some() || tls.client.is_some() => return Err(ArgsError::Certificates),
             "memory" => App::new(MemoryStore::new()),
-            url if url.starts_with("redis") => App::new(RedisStore::open(url, self.store_timeout)?),
+            url if url.starts_with("redis") => {
+                App::new(RedisStore::open_with(url, &tls, self.store_timeout)?)
+            }
             _ => return Err(ArgsError::Store),
         };
         let app = match &self.token_env {
@@ -94,5 +124,37 @@ impl Args {
         let policy = Arc::new(PolicyFile::open(path)?);
         policy.watch();
         Ok(app.with_policy(policy))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::redis::ACL_RULES;
+
+    fn refusal(words: &[&str]) -> String {
+        let args = Args::parse_from([&["lanekeeper-shim"], words].concat());
+        args.app().err().unwrap().to_string()
+    }
+
+    #[test]
+    fn help_names_what_a_redis_user_needs() {
+        let help = Args::command().render_long_help().to_string();
+        assert!(help.contains(ACL_RULES), "{help}");
+    }
+
+    #[test]
+    fn certificates_need_a_redis_with_tls() {
+        let problem = "--store-ca and --store-cert are for Redis: --store begins with rediss:// then";
+        assert_eq!(refusal(&["--store", "memory", "--store-ca", "ca.pem"]), problem);
+        let key_alone = ["lanekeeper-shim", "--store", "rediss://r", "--store-key", "key.pem"];
+        assert!(Args::try_parse_from(key_alone).is_err());
+    }
+
+    #[test]
+    fn says_which_stores_there_are() {
+        assert!(refusal(&["--store", "postgres://p"]).contains("redis://"));
     }
 }

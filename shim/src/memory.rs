@@ -13,9 +13,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use lanekeeper_engine::counter::{Charge, Counter, STORE_BUCKETS, SubjectCounters, decide};
 use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::Window;
-use lanekeeper_engine::wire::{Check, CheckAnswer, StoreError};
+use lanekeeper_engine::wire::{Check, CheckAnswer};
 
-use crate::store::{Answering, Store};
+use crate::store::{Answering, NotReady, Store};
 
 /// Idle subjects looked at for each key of a check.
 const LOOKS_PER_KEY: usize = 2;
@@ -77,7 +77,7 @@ impl Store for MemoryStore {
         Box::pin(std::future::ready(checks.iter().map(decide).collect()))
     }
 
-    fn ready(&self) -> Answering<'_, Result<(), StoreError>> {
+    fn ready(&self) -> Answering<'_, Result<(), NotReady>> {
         Box::pin(std::future::ready(Ok(())))
     }
 }

@@ -18,5 +18,27 @@ pub trait Store: Send + Sync + 'static {
     fn decide<'a>(&'a self, checks: &'a [Check], spend_within: Duration) -> Answering<'a, Vec<CheckAnswer>>;
 
     /// Whether the store would answer now.
-    fn ready(&self) -> Answering<'_, Result<(), StoreError>>;
+    fn ready(&self) -> Answering<'_, Result<(), NotReady>>;
+}
+
+/// Why a store would not answer now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct NotReady {
+    /// What a check would be told.
+    pub error: StoreError,
+    /// What an operator is told, and no secret.
+    pub reason: String,
+}
+
+impl NotReady {
+    pub(crate) fn because(error: StoreError, reason: impl Into<String>) -> Self {
+        Self { error, reason: reason.into() }
+    }
+}
+
+impl From<StoreError> for NotReady {
+    fn from(error: StoreError) -> Self {
+        Self::because(error, error.to_string())
+    }
 }

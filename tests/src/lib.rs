@@ -5,6 +5,7 @@ pub mod demo;
 pub mod envoy;
 #[cfg(feature = "fake-host")]
 pub mod host;
+mod port;
 mod process;
 pub mod redis;
 pub mod scenario;

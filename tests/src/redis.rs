@@ -2,6 +2,10 @@
 //!
 //! It listens on a Unix socket, so that no port is taken, it keeps its address over a restart, and nothing
 //! outside of the folder can reach it. It ends with the test, whatever becomes of the test.
+//!
+//! [`tls`] has it listen with certificates too.
+
+pub mod tls;
 
 use std::env;
 use std::ffi::OsString;
@@ -24,14 +28,20 @@ const STARTS_WITHIN: Duration = Duration::from_secs(30);
 /// A running Redis.
 pub struct Redis {
     folder: TempDir,
+    settings: Vec<String>,
     server: Option<Child>,
 }
 
 impl Redis {
     /// Starts an empty one, and waits until it answers.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_with(Vec::new())
+    }
+
+    /// Starts an empty one with settings beyond the usual, as on its command line.
+    fn start_with(settings: Vec<String>) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("lanekeeper-redis-").tempdir()?;
-        let mut redis = Self { folder, server: None };
+        let mut redis = Self { folder, settings, server: None };
         redis.start_again()?;
         Ok(redis)
     }
@@ -65,6 +75,7 @@ impl Redis {
             .arg(self.socket())
             .arg("--dir")
             .arg(self.folder.path())
+            .args(&self.settings)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn();

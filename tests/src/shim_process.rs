@@ -1,14 +1,14 @@
 //! The real shim as a process that can be stopped, killed, frozen and started again on the same port.
 
-use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
+use crate::port::free_address;
 use crate::process::Process;
 use crate::tools;
 
@@ -85,20 +85,4 @@ impl ShimProcess {
     pub fn thaw(&self) -> Result<()> {
         self.process.as_ref().context("the shim is down")?.signal(Signal::CONT)
     }
-}
-
-/// An address that is free and stays so while the shim is down: below the ports that the system gives to outgoing
-/// connections and to whoever asks for any.
-fn free_address() -> Result<SocketAddr> {
-    const FIRST: u64 = 20_000;
-    const COUNT: u64 = 10_000;
-    let random = RandomState::new();
-    for attempt in 0..100_u32 {
-        let port = u16::try_from(FIRST + random.hash_one(attempt) % COUNT)?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if TcpListener::bind(address).is_ok() {
-            return Ok(address);
-        }
-    }
-    bail!("found no free port from {FIRST} on")
 }

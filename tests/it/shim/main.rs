@@ -14,6 +14,8 @@ mod http;
 mod limits;
 mod memory;
 mod openapi;
+mod race;
+mod redis_access;
 mod redis_store;
 mod stopping;
 mod support;

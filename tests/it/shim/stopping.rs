@@ -6,7 +6,7 @@ use std::time::Duration;
 use lanekeeper_engine::wire::{Check, CheckAnswer, StoreError};
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::listen::GRACE;
-use lanekeeper_shim::store::{Answering, Store};
+use lanekeeper_shim::store::{Answering, NotReady, Store};
 use reqwest::{Client, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -42,7 +42,7 @@ impl Store for Gate {
         })
     }
 
-    fn ready(&self) -> Answering<'_, Result<(), StoreError>> {
+    fn ready(&self) -> Answering<'_, Result<(), NotReady>> {
         Box::pin(async { Ok(()) })
     }
 }

@@ -1,0 +1,185 @@
+//! One connection to one Redis, kept by one task.
+//!
+//! One task, rather than each caller that finds the connection broken: while Redis is away a caller hears so at
+//! once, within its patience, and the attempts to come back are few however many callers there are.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lanekeeper_engine::wire::StoreError;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, Value};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
+
+use crate::store::NotReady;
+
+/// How long an attempt to connect, or a sign of life, may take. Longer than a batch may: a slow answer is no
+/// reason to leave a connection.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+/// How often an idle connection is asked for a sign of life: a peer that vanished says nothing by itself.
+pub(super) const PING_EVERY: Duration = Duration::from_secs(1);
+/// The pause after a failed attempt to connect; it doubles up to the last and loses up to half by chance, so
+/// that many shims do not come back in step.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
+/// Commands on their way at once. Beyond it callers wait here, where giving up still means that nothing was charged.
+const MOST_IN_FLIGHT: usize = 4096;
+
+/// A connection, while there is one.
+pub(super) struct Link {
+    line: Arc<Line>,
+    keeper: JoinHandle<()>,
+}
+
+struct Line {
+    state: watch::Sender<State>,
+    /// Told by whoever finds the connection broken.
+    broken: Notify,
+}
+
+#[derive(Clone)]
+enum State {
+    /// The first attempt is under way.
+    Starting,
+    Up(MultiplexedConnection),
+    Down(StoreError, Arc<str>),
+}
+
+impl Link {
+    /// A link that connects in the background, and again whenever it is lost. Needs a running tokio runtime.
+    pub(super) fn open(client: Client) -> Self {
+        let line = Arc::new(Line { state: watch::Sender::new(State::Starting), broken: Notify::new() });
+        let keeper = tokio::spawn(Arc::clone(&line).keep(client));
+        Self { line, keeper }
+    }
+
+    /// Sends commands as one pipeline; one answer for each. Waits for the first attempt to connect, and for no
+    /// other one. An error means that any of them may have been run, unless there was no connection.
+    pub(super) async fn send(&self, commands: &[&Cmd]) -> Result<Vec<Value>, StoreError> {
+        let mut connection = self.connection().await.map_err(|not_ready| not_ready.error)?;
+        let mut pipeline = Pipeline::with_capacity(commands.len());
+        for command in commands {
+            pipeline.add_command((*command).clone());
+        }
+        connection.send_packed_commands(&pipeline, 0, pipeline.len()).await.map_err(|error| {
+            debug!(%error, "a batch was lost");
+            self.leave();
+            if error.is_timeout() { StoreError::Timeout } else { StoreError::Unreachable }
+        })
+    }
+
+    /// Gives the connection up: the next one may lead to a server that does its work.
+    pub(super) fn leave(&self) {
+        self.line.broken.notify_waiters();
+    }
+
+    /// Whether Redis would answer now.
+    pub(super) async fn ready(&self) -> Result<(), NotReady> {
+        ping(&mut self.connection().await?).await
+    }
+
+    async fn connection(&self) -> Result<MultiplexedConnection, NotReady> {
+        let mut states = self.line.state.subscribe();
+        let state = states.wait_for(|state| !matches!(state, State::Starting)).await;
+        match state.as_deref() {
+            Ok(State::Up(connection)) => Ok(connection.clone()),
+            Ok(State::Down(error, reason)) => Err(NotReady::because(*error, &**reason)),
+            Ok(State::Starting) | Err(_) => Err(StoreError::Unreachable.into()),
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+impl Line {
+    /// Keeps a connection for ever, or until it is dropped.
+    async fn keep(self: Arc<Self>, client: Client) {
+        let address = client.get_connection_info().addr().to_string();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match connect(&client).await {
+                Ok(connection) => {
+                    info!(address, "connected to redis");
+                    self.use_while_alive(connection).await;
+                    warn!(address, "lost the connection to redis");
+                    pause = FIRST_PAUSE;
+                }
+                Err(NotReady { error, reason }) => {
+                    warn!(address, reason, "cannot work with redis");
+                    self.state.send_replace(State::Down(error, reason.into()));
+                }
+            }
+            sleep(pause - pause.mul_f64(chance() / 2.0)).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    async fn use_while_alive(&self, connection: MultiplexedConnection) {
+        let broken = std::pin::pin!(self.broken.notified());
+        let ends = async {
+            loop {
+                sleep(PING_EVERY).await;
+                if let Err(not_ready) = ping(&mut connection.clone()).await {
+                    return not_ready;
+                }
+            }
+        };
+        self.state.send_replace(State::Up(connection.clone()));
+        let NotReady { error, reason } = tokio::select! {
+            () = broken => NotReady::because(StoreError::Unreachable, "the connection to redis broke"),
+            not_ready = ends => not_ready,
+        };
+        self.state.send_replace(State::Down(error, reason.into()));
+    }
+}
+
+/// A connection that has given a sign of life, so that a server which lets nobody in is not taken for one that
+/// comes and goes.
+async fn connect(client: &Client) -> Result<MultiplexedConnection, NotReady> {
+    // Each batch has a deadline of its own.
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(None)
+        .set_concurrency_limit(MOST_IN_FLIGHT);
+    let mut connection = client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
+        .map_err(|error| not_connected(&error))?;
+    ping(&mut connection).await?;
+    Ok(connection)
+}
+
+async fn ping(connection: &mut MultiplexedConnection) -> Result<(), NotReady> {
+    match timeout(PATIENCE, connection.send_packed_command(&redis::cmd("PING"))).await {
+        Ok(Ok(Value::ServerError(error))) => Err(not_connected(&error.into())),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(not_connected(&error)),
+        Err(_) => Err(StoreError::Timeout.into()),
+    }
+}
+
+fn not_connected(error: &RedisError) -> NotReady {
+    match error.kind() {
+        ErrorKind::AuthenticationFailed => {
+            NotReady::because(StoreError::Refused, "redis refused the user or the password")
+        }
+        ErrorKind::Server(_) | ErrorKind::Extension => {
+            NotReady::because(StoreError::Refused, format!("redis refused: {error}"))
+        }
+        _ => NotReady::because(StoreError::Unreachable, format!("redis is unreachable: {error}")),
+    }
+}
+
+/// A number from 0 to 1, from the seeds the standard library gives its maps.
+fn chance() -> f64 {
+    f64::from(u32::try_from(RandomState::new().hash_one(0) >> 32).unwrap_or_default()) / f64::from(u32::MAX)
+}

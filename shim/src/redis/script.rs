@@ -1,0 +1,120 @@
+//! What a check is on the wire to Redis: the scripts, their arguments and what they return.
+
+use std::time::Duration;
+
+use lanekeeper_engine::counter::STORE_BUCKETS;
+use lanekeeper_engine::units::{Timestamp, micros};
+use lanekeeper_engine::window::{Unit, Window};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyAnswer, Operation, StoreError, WindowAnswer};
+use redis::{Cmd, Value};
+use tracing::warn;
+
+use super::Taken;
+
+const TAKE: &str = include_str!("../../../lua/take.lua");
+
+/// All that a Redis user needs for the shim's work, as `ACL SETUSER` takes it; the keys are added to it. Redis holds
+/// a script to what its user may do, so the commands of the scripts are among them.
+pub const ACL_RULES: &str =
+    "+ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat";
+
+/// A script, under the name that Redis knows it by once it was loaded.
+pub(super) struct Script {
+    script: redis::Script,
+    code: &'static str,
+}
+
+impl Script {
+    pub(super) fn take() -> Self {
+        Self { script: redis::Script::new(TAKE), code: TAKE }
+    }
+
+    pub(super) fn hash(&self) -> &str {
+        self.script.get_hash()
+    }
+
+    pub(super) fn load(&self) -> Cmd {
+        let mut command = redis::cmd("SCRIPT");
+        command.arg("LOAD").arg(self.code);
+        command
+    }
+}
+
+pub(super) fn take_command(hash: &str, check: &Check, spend_within: Duration) -> Cmd {
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(hash).arg(check.keys.len());
+    for key in &check.keys {
+        command.arg(&key.key);
+    }
+    command.arg(match check.operation {
+        Operation::Take => "take",
+        Operation::Peek => "peek",
+    });
+    command.arg(micros(spend_within));
+    for key in &check.keys {
+        command.arg(key.cost).arg(key.windows.len());
+        for (window, name) in key.windows.iter().zip(names(&key.windows)) {
+            command.arg(name).arg(window.capacity());
+            match window.unit() {
+                Unit::Bucket { per } => command.arg(micros(per)).arg(STORE_BUCKETS),
+                Unit::Debt { token, rate } => command.arg(token).arg(rate),
+            };
+        }
+    }
+    command
+}
+
+/// What the fields of each window begin with: its unit, and which of those with that unit it is.
+fn names(windows: &[Window]) -> impl Iterator<Item = String> {
+    windows.iter().enumerate().map(|(at, window)| {
+        let unit = window.unit();
+        let name = match unit {
+            Unit::Bucket { per } => format!("s{}", per.as_millis()),
+            Unit::Debt { token, rate } => format!("b{token}/{rate}"),
+        };
+        match windows.iter().take(at).filter(|earlier| earlier.unit() == unit).count() {
+            0 => name,
+            earlier => format!("{name}.{earlier}"),
+        }
+    })
+}
+
+pub(super) fn decode(check: &Check, answer: Value) -> Result<Taken, StoreError> {
+    let numbers = match answer {
+        Value::Array(values) => values,
+        Value::ServerError(error) => {
+            warn!(%error, "redis refused a check");
+            return Err(StoreError::Refused);
+        }
+        _ => return Err(StoreError::Malformed),
+    };
+    read(check, &mut numbers.into_iter()).ok_or(StoreError::Malformed)
+}
+
+/// Reads what `take.lua` returns, as its head says; `None` when it does not fit the check.
+fn read(check: &Check, numbers: &mut dyn Iterator<Item = Value>) -> Option<Taken> {
+    let at = Timestamp::from_micros(next(numbers)?);
+    let allowed = match next::<u64>(numbers)? {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
+    let mut keys = Vec::with_capacity(check.keys.len());
+    for key in &check.keys {
+        let mut windows = Vec::with_capacity(key.windows.len());
+        for _ in &key.windows {
+            let (remaining, reset_us, wait_us) = (next(numbers)?, next(numbers)?, next(numbers)?);
+            windows.push(WindowAnswer { remaining, reset_us, wait_us });
+        }
+        keys.push(KeyAnswer { windows });
+    }
+    let answer = if allowed { CheckAnswer::Allowed { keys } } else { CheckAnswer::Rejected { keys } };
+    numbers.next().is_none().then_some(Taken { at, answer })
+}
+
+fn next<T: TryFrom<i64>>(numbers: &mut dyn Iterator<Item = Value>) -> Option<T> {
+    match numbers.next()? {
+        Value::Int(number) => number.try_into().ok(),
+        _ => None,
+    }
+}

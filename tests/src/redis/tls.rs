@@ -1,0 +1,76 @@
+//! A Redis behind TLS, and the certificates that go with it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
+
+use super::Redis;
+use crate::port::free_address;
+
+/// A CA in a folder of its own, and what it signed.
+pub struct Ca {
+    folder: TempDir,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Ca {
+    /// A new one, which nobody trusts yet.
+    pub fn new() -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("lanekeeper-ca-").tempdir()?;
+        let mut params = CertificateParams::default();
+        // A certificate of the same name would be taken for one that signed itself.
+        params.distinguished_name.push(DnType::CommonName, "test CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate()?;
+        fs::write(folder.path().join("ca.pem"), params.self_signed(&key)?.pem())?;
+        Ok(Self { folder, issuer: Issuer::new(params, key) })
+    }
+
+    /// Its own certificate.
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// A certificate for `host`, and its key.
+    pub fn sign(&self, host: &str) -> Result<(PathBuf, PathBuf)> {
+        let key = KeyPair::generate()?;
+        let certificate = CertificateParams::new(vec![host.to_owned()])?.signed_by(&key, &self.issuer)?;
+        let files = (
+            self.folder.path().join(format!("{host}.pem")),
+            self.folder.path().join(format!("{host}-key.pem")),
+        );
+        fs::write(&files.0, certificate.pem())?;
+        fs::write(&files.1, key.serialize_pem())?;
+        Ok(files)
+    }
+}
+
+/// A Redis that talks TLS with whoever shows a certificate of its CA, and plainly through its socket.
+pub struct TlsRedis {
+    /// The server.
+    pub redis: Redis,
+    /// Where it listens with TLS.
+    pub address: SocketAddr,
+}
+
+impl TlsRedis {
+    /// Starts one whose certificate, signed by `ca`, is for `host`.
+    pub fn start(ca: &Ca, host: &str) -> Result<Self> {
+        let address = free_address()?;
+        let (certificate, key) = ca.sign(host)?;
+        let (port, ca) = (address.port().to_string(), ca.file());
+        let settings = [
+            ("--bind", "127.0.0.1".to_owned()),
+            ("--tls-port", port),
+            ("--tls-ca-cert-file", ca.display().to_string()),
+            ("--tls-cert-file", certificate.display().to_string()),
+            ("--tls-key-file", key.display().to_string()),
+        ];
+        let settings = settings.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
+        Ok(Self { redis: Redis::start_with(settings)?, address })
+    }
+}
