@@ -8,7 +8,8 @@ use crate::lane::parse_source;
 use crate::path::normalise;
 use crate::policy::{Count, Source};
 
-/// The name under which [`named_store_keys`] is given the subject of the limit's own hash tag.
+/// The name under which [`named_store_keys`] is given the subject of the limit's own hash tag. A key that bears
+/// this name, too, has the same texts.
 pub const HASH_TAG: &str = "hash_tag";
 
 /// Why subjects that are given by name make no store keys.

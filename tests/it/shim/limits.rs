@@ -12,7 +12,7 @@ use lanekeeper_shim::app::App;
 use lanekeeper_shim::memory::MemoryStore;
 use lanekeeper_shim::policy::PolicyFile;
 use lanekeeper_shim::redis::RedisStore;
-use lanekeeper_shim::store::{Answering, Store};
+use lanekeeper_shim::store::{Answering, NotReady, Store};
 use lanekeeper_tests::redis::Redis;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -62,8 +62,8 @@ impl Store for Broken {
         Box::pin(std::future::ready(vec![failed; checks.len()]))
     }
 
-    fn ready(&self) -> Answering<'_, Result<(), StoreError>> {
-        Box::pin(std::future::ready(Err(StoreError::Timeout)))
+    fn ready(&self) -> Answering<'_, Result<(), NotReady>> {
+        Box::pin(std::future::ready(Err(StoreError::Timeout.into())))
     }
 }
 
