@@ -3,8 +3,9 @@
 //! It listens on a Unix socket, so that no port is taken, it keeps its address over a restart, and nothing
 //! outside of the folder can reach it. It ends with the test, whatever becomes of the test.
 //!
-//! [`tls`] has it listen with certificates too.
+//! [`tls`] has it listen with certificates too, [`cluster`] makes several one.
 
+pub mod cluster;
 pub mod tls;
 
 use std::env;

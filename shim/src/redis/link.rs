@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lanekeeper_engine::wire::StoreError;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, Pipeline, RedisError, Value};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -52,9 +52,9 @@ enum State {
 
 impl Link {
     /// A link that connects in the background, and again whenever it is lost. Needs a running tokio runtime.
-    pub(super) fn open(client: Client) -> Self {
+    pub(super) fn open(server: ConnectionInfo) -> Self {
         let line = Arc::new(Line { state: watch::Sender::new(State::Starting), broken: Notify::new() });
-        let keeper = tokio::spawn(Arc::clone(&line).keep(client));
+        let keeper = tokio::spawn(Arc::clone(&line).keep(server));
         Self { line, keeper }
     }
 
@@ -102,11 +102,11 @@ impl Drop for Link {
 
 impl Line {
     /// Keeps a connection for ever, or until it is dropped.
-    async fn keep(self: Arc<Self>, client: Client) {
-        let address = client.get_connection_info().addr().to_string();
+    async fn keep(self: Arc<Self>, server: ConnectionInfo) {
+        let address = server.addr().to_string();
         let mut pause = FIRST_PAUSE;
         loop {
-            match connect(&client).await {
+            match connect(&server).await {
                 Ok(connection) => {
                     info!(address, "connected to redis");
                     self.use_while_alive(connection).await;
@@ -144,12 +144,13 @@ impl Line {
 
 /// A connection that has given a sign of life, so that a server which lets nobody in is not taken for one that
 /// comes and goes.
-async fn connect(client: &Client) -> Result<MultiplexedConnection, NotReady> {
+async fn connect(server: &ConnectionInfo) -> Result<MultiplexedConnection, NotReady> {
     // Each batch has a deadline of its own.
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(PATIENCE))
         .set_response_timeout(None)
         .set_concurrency_limit(MOST_IN_FLIGHT);
+    let client = Client::open(server.clone()).map_err(|error| not_connected(&error))?;
     let mut connection = client
         .get_multiplexed_async_connection_with_config(&config)
         .await

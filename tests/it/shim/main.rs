@@ -13,6 +13,7 @@ mod differential;
 mod http;
 mod memory;
 mod redis_access;
+mod redis_cluster;
 mod redis_store;
 mod stopping;
 mod support;
