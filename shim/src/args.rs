@@ -21,10 +21,21 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
     pub listen: Address,
 
-    /// Where to count: `memory` (in this process, gone when it ends) or redis://[USER:PASSWORD@]HOST[:PORT][/DB],
-    /// rediss:// for TLS; redis-cluster:// or rediss-cluster:// and some of the nodes, HOST:PORT,HOST:PORT, for Redis
-    /// Cluster. In the environment a password is not seen in the list of processes
-    #[arg(long, value_name = "STORE", env = "LANEKEEPER_STORE", hide_env_values = true)]
+    /// Where to count: `memory` (in this process, gone when it ends) or Redis
+    ///
+    ///   redis://[USER:PASSWORD@]HOST[:PORT][/DB]                     one server
+    ///   redis-cluster://[USER:PASSWORD@]HOST:PORT[,HOST:PORT]        a cluster, and some of its nodes
+    ///   redis-sentinel://[USER:PASSWORD@]HOST[:PORT][,...]/NAME[/DB] the master that Sentinel knows by this name
+    ///
+    /// With TLS it is rediss://, rediss-cluster:// or rediss-sentinel://. In the environment a password is not seen in
+    /// the list of processes.
+    #[arg(
+        long,
+        value_name = "STORE",
+        verbatim_doc_comment,
+        env = "LANEKEEPER_STORE",
+        hide_env_values = true
+    )]
     pub store: String,
 
     /// The PEM file of the CA that signed the certificate of Redis; without it, those that the system trusts count
@@ -59,6 +70,8 @@ Examples:
       --store-ca ca.pem --store-cert shim.pem --store-key shim-key.pem
   With Redis Cluster, found from any of these nodes:
     lanekeeper-shim --store redis-cluster://10.0.0.1:6379,10.0.0.2:6379
+  With the master that Sentinel knows as `counters`:
+    lanekeeper-shim --store redis-sentinel://10.0.0.1:26379,10.0.0.2:26379/counters
   Ask for one request out of ten a minute:
     curl http://127.0.0.1:7400/v1/decide -d '{\"version\": 1, \"spend_within_ms\": 20, \"checks\": [{\"keys\": [
       {\"key\": \"demo:{u42}\", \"cost\": 1, \"windows\": [
@@ -67,7 +80,7 @@ Examples:
 All that its Redis user needs; +select only for another database than 0:
   ACL SETUSER lanekeeper on >PASSWORD ~* \\
     +ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat
-In a cluster, on every node, also: +cluster|slots +asking
+In a cluster, on every node, also +cluster|slots +asking; with Sentinel also +role.
 
 It also serves /healthz (the process lives), /readyz (the store answers) and /metrics. Logs go to stderr;
 RUST_LOG=debug says more.";
@@ -77,7 +90,7 @@ RUST_LOG=debug says more.";
 pub enum ArgsError {
     /// `--store` names neither kind of store.
     #[error(
-        "--store is `memory` or an address that begins with redis://, rediss://, redis-cluster:// or rediss-cluster://"
+        "--store is `memory` or an address that begins with redis://, redis-cluster:// or redis-sentinel://"
     )]
     Store,
     /// `--store` looks like Redis, and is no address of one.
@@ -121,7 +134,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-    use crate::redis::{ACL_RULES, CLUSTER_ACL_RULES};
+    use crate::redis::{ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES};
 
     fn refusal(words: &[&str]) -> String {
         let args = Args::parse_from([&["lanekeeper-shim"], words].concat());
@@ -131,7 +144,9 @@ mod tests {
     #[test]
     fn help_names_what_a_redis_user_needs() {
         let help = Args::command().render_long_help().to_string();
-        assert!(help.contains(ACL_RULES) && help.contains(CLUSTER_ACL_RULES), "{help}");
+        for rules in [ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES] {
+            assert!(help.contains(rules), "{help}");
+        }
     }
 
     #[test]

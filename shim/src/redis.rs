@@ -6,6 +6,7 @@
 //! | module | knows |
 //! | --- | --- |
 //! | `address` | how servers are named, and their certificates |
+//! | `sentinel` | which server is the master |
 //! | `link` | one connection, and how it comes back |
 //! | `servers` | where a call goes, and which calls were not run |
 //! | `cluster` | the nodes of a cluster and their slots |
@@ -17,6 +18,7 @@ mod cluster;
 mod link;
 mod run;
 mod script;
+mod sentinel;
 mod servers;
 
 use std::sync::Arc;
@@ -32,7 +34,7 @@ use self::address::Place;
 pub use self::address::{AddressError, TlsFiles};
 use self::link::PATIENCE;
 use self::run::Run;
-pub use self::script::{ACL_RULES, CLUSTER_ACL_RULES};
+pub use self::script::{ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES};
 use self::servers::{Call, Servers};
 use crate::store::{Answering, NotReady, Store};
 
@@ -52,8 +54,10 @@ pub struct Taken {
 }
 
 impl RedisStore {
-    /// A store at `url`, as in `redis://127.0.0.1:6379/0` or `redis-cluster://10.0.0.1:6379,10.0.0.2:6379`, that answers each batch within `timeout`. It connects
-    /// in the background, so this needs a running tokio runtime and no running Redis.
+    /// A store at `url` that answers each batch within `timeout`: one server, as in `redis://127.0.0.1:6379/0`, a
+    /// cluster, as in `redis-cluster://10.0.0.1:6379,10.0.0.2:6379`, or the master that Sentinel names, as in
+    /// `redis-sentinel://10.0.0.1:26379,10.0.0.2:26379/mymaster/0`. It connects in the background, so this needs a
+    /// running tokio runtime and no running Redis.
     pub fn open(url: &str, timeout: Duration) -> Result<Self, AddressError> {
         Self::open_with(url, &TlsFiles::default(), timeout)
     }

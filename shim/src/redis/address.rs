@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 
 use redis::{
     Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, TlsCertificates,
+    Value,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+
+use super::sentinel::{Sentinels, Server};
 
 /// The files that TLS needs, in PEM. They are read once, at the start.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +30,9 @@ pub enum AddressError {
     /// It names a database of a cluster.
     #[error("Redis Cluster has no other database than 0")]
     ClusterDatabase,
+    /// It names Sentinels and no master.
+    #[error("the name of the master follows the Sentinels: redis-sentinel://HOST:PORT,HOST:PORT/NAME")]
+    NoMaster,
     /// It has no TLS to use the files for.
     #[error("certificates need an address that begins with `rediss`")]
     NoTls,
@@ -49,7 +55,7 @@ pub enum AddressError {
 
 /// What is at an address.
 pub(super) enum Place {
-    One(ConnectionInfo),
+    One(Server),
     Cluster {
         /// How each node is spoken to.
         manner: ConnectionInfo,
@@ -72,14 +78,34 @@ impl Place {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let tls = read(files)?;
         let server = |url: &str| server(url, tls.as_ref());
-        match url.split_once("-cluster://") {
-            Some((scheme, nodes)) => {
-                let (user, hosts) = nodes.rsplit_once('@').map_or(("", nodes), |(user, hosts)| (user, hosts));
-                let at = if user.is_empty() { "" } else { "@" };
+        let (kind, scheme, rest) = match url.split_once("://") {
+            Some((scheme, rest)) => match scheme.split_once('-') {
+                Some((scheme, kind)) => (kind, scheme, rest),
+                None => ("", scheme, rest),
+            },
+            None => ("", "", url),
+        };
+        let (user, hosts) = rest.rsplit_once('@').map_or(("", rest), |(user, hosts)| (user, hosts));
+        let at = if user.is_empty() { "" } else { "@" };
+        match kind {
+            "cluster" => {
                 let nodes = hosts.split(',').map(|host| server(&format!("{scheme}://{user}{at}{host}")));
                 Self::cluster(nodes.collect::<Result<_, _>>()?)
             }
-            None => server(url).map(Self::One),
+            "sentinel" => {
+                let (hosts, master) = hosts.split_once('/').ok_or(AddressError::NoMaster)?;
+                let (name, database) = master.split_once('/').unwrap_or((master, "0"));
+                if name.is_empty() {
+                    return Err(AddressError::NoMaster);
+                }
+                let sentinels =
+                    hosts.split(',').map(|host| server(&format!("{scheme}://{}", sentinel(host))));
+                let sentinels = sentinels.collect::<Result<_, _>>()?;
+                // The host is another one each time; only the manner counts.
+                let manner = server(&format!("{scheme}://{user}{at}localhost/{database}"))?;
+                Ok(Self::One(Server::Elected(Sentinels { sentinels, name: name.to_owned(), manner })))
+            }
+            _ => server(url).map(Server::Known).map(Self::One),
         }
     }
 
@@ -100,6 +126,17 @@ impl Address {
         Some(Self { host: host.to_owned(), port: port.parse().ok()? })
     }
 
+    /// Reads a host, empty where the server does not know it, and a port, as servers name others.
+    pub(super) fn of_words(words: &[Value]) -> Option<Self> {
+        let [host, port, ..] = words else { return None };
+        let host = match host {
+            Value::BulkString(host) => String::from_utf8(host.clone()).ok()?,
+            Value::Nil => String::new(),
+            _ => return None,
+        };
+        Some(Self { host, port: redis::from_redis_value_ref(port).ok()? })
+    }
+
     /// The server here, spoken to in the manner of another one.
     pub(super) fn of(&self, manner: &ConnectionInfo) -> ConnectionInfo {
         let (host, port) = (self.host.clone(), self.port);
@@ -111,6 +148,12 @@ impl Address {
         };
         manner.clone().set_addr(addr)
     }
+}
+
+/// Sentinel's own port, where none is named.
+fn sentinel(host: &str) -> String {
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if has_port { host.to_owned() } else { format!("{host}:26379") }
 }
 
 fn server(url: &str, tls: Option<&TlsCertificates>) -> Result<ConnectionInfo, AddressError> {

@@ -16,6 +16,7 @@ use tracing::{debug, info};
 
 use super::address::Address;
 use super::link::{Link, PATIENCE};
+use super::sentinel::Server;
 use crate::store::NotReady;
 
 const SLOTS: u16 = 16_384;
@@ -181,7 +182,7 @@ impl Board {
         let mut links = self.links();
         let link = links.entry(address.clone()).or_insert_with(|| {
             info!(host = address.host, port = address.port, "a node of the cluster");
-            Arc::new(Link::open(address.of(&self.manner)))
+            Arc::new(Link::open(Server::Known(address.of(&self.manner))))
         });
         Arc::clone(link)
     }
@@ -209,12 +210,10 @@ impl Served {
         let [Value::Int(from), Value::Int(to), Value::Array(master), ..] = range.as_slice() else {
             return None;
         };
-        let [host, Value::Int(port), ..] = master.as_slice() else { return None };
-        let host = match host {
-            Value::BulkString(host) if !host.is_empty() => String::from_utf8(host.clone()).ok()?,
-            _ => asked.host.clone(),
-        };
-        let by = Address { host, port: u16::try_from(*port).ok()? };
+        let mut by = Address::of_words(master)?;
+        if by.host.is_empty() {
+            by.host.clone_from(&asked.host);
+        }
         Some(Self { from: usize::try_from(*from).ok()?, to: usize::try_from(*to).ok()?, by })
     }
 }

@@ -54,7 +54,7 @@ struct Attempt {
 impl Servers {
     pub(super) fn open(place: Place) -> Self {
         match place {
-            Place::One(info) => Self::One(Arc::new(Link::open(info))),
+            Place::One(server) => Self::One(Arc::new(Link::open(server))),
             Place::Cluster { manner, seeds } => Self::Cluster(Cluster::open(manner, seeds)),
         }
     }

@@ -14,6 +14,7 @@ mod http;
 mod memory;
 mod redis_access;
 mod redis_cluster;
+mod redis_sentinel;
 mod redis_store;
 mod stopping;
 mod support;
