@@ -15,7 +15,8 @@
 -- longer, and never too little. Time and expiry stay as they are. A subject that has expired is not created again,
 -- and windows of kinds that are not listed here keep their charge.
 --
--- Cost     per window one HMGET and, when there is something to give back, one HSET and perhaps one HDEL.
+-- Cost     per window one HMGET and, when there is something to give back, one HSET, perhaps one HDEL, and one HKEYS
+--          when that emptied the oldest bucket.
 
 local dated = tonumber(ARGV[1]) + tonumber(ARGV[2])
 
@@ -23,17 +24,33 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
+-- The oldest bucket in use after `index`, found by its name.
+local function next_bucket(key, name, index)
+  local prefix, oldest = name .. ':', nil
+  for _, field in ipairs(redis.call('HKEYS', key)) do
+    local found = string.sub(field, 1, #prefix) == prefix and tonumber(string.sub(field, #prefix + 1))
+    if found and found > index and not (oldest and oldest < found) then
+      oldest = found
+    end
+  end
+  return oldest or index
+end
+
 local function sliding(key, name, cost, per, buckets)
-  local bucket = name .. ':' .. text(math.floor(dated / math.ceil(per / buckets)))
-  local stored = redis.call('HMGET', key, name .. ':n', bucket)
-  local total, count = tonumber(stored[1] or 0), tonumber(stored[2] or 0)
-  local back = math.min(cost, count, total)
+  local index = math.floor(dated / math.ceil(per / buckets))
+  local bucket = name .. ':' .. text(index)
+  local stored = redis.call('HMGET', key, name .. ':n', name .. ':o', bucket)
+  local total, oldest, count = tonumber(stored[1] or 0), tonumber(stored[2] or 0), tonumber(stored[3] or 0)
+  local back = math.min(cost, count)
   if back == 0 then
     return
   end
   redis.call('HSET', key, name .. ':n', text(total - back), bucket, text(count - back))
   if back == count then
     redis.call('HDEL', key, bucket)
+    if oldest == index then
+      redis.call('HSET', key, name .. ':o', text(next_bucket(key, name, index)))
+    end
   end
 end
 
