@@ -23,9 +23,21 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
     pub listen: Address,
 
-    /// Where to count: `memory` (in this process, gone when it ends) or redis://[USER:PASSWORD@]HOST[:PORT][/DB],
-    /// and rediss:// for TLS. In the environment a password is not seen in the list of processes
-    #[arg(long, value_name = "STORE", env = "LANEKEEPER_STORE", hide_env_values = true)]
+    /// Where to count: `memory` (in this process, gone when it ends) or Redis
+    ///
+    ///   redis://[USER:PASSWORD@]HOST[:PORT][/DB]                     one server
+    ///   redis-cluster://[USER:PASSWORD@]HOST:PORT[,HOST:PORT]        a cluster, and some of its nodes
+    ///   redis-sentinel://[USER:PASSWORD@]HOST[:PORT][,...]/NAME[/DB] the master that Sentinel knows by this name
+    ///
+    /// With TLS it is rediss://, rediss-cluster:// or rediss-sentinel://. In the environment a password is not seen in
+    /// the list of processes.
+    #[arg(
+        long,
+        value_name = "STORE",
+        verbatim_doc_comment,
+        env = "LANEKEEPER_STORE",
+        hide_env_values = true
+    )]
     pub store: String,
 
     /// The PEM file of the CA that signed the certificate of Redis; without it, those that the system trusts count
@@ -63,6 +75,10 @@ Examples:
   With a Redis that asks for certificates, as a user of its own:
     LANEKEEPER_STORE=rediss://lanekeeper:PASSWORD@redis:6379/0 lanekeeper-shim \\
       --store-ca ca.pem --store-cert shim.pem --store-key shim-key.pem
+  With Redis Cluster, found from any of these nodes:
+    lanekeeper-shim --store redis-cluster://10.0.0.1:6379,10.0.0.2:6379
+  With the master that Sentinel knows as `counters`:
+    lanekeeper-shim --store redis-sentinel://10.0.0.1:26379,10.0.0.2:26379/counters
   Ask for one request out of ten a minute:
     curl http://127.0.0.1:7400/v1/decide -d '{\"version\": 1, \"spend_within_ms\": 20, \"checks\": [{\"keys\": [
       {\"key\": \"demo:{u42}\", \"cost\": 1, \"windows\": [
@@ -74,6 +90,7 @@ Examples:
 All that its Redis user needs; +select only for another database than 0:
   ACL SETUSER lanekeeper on >PASSWORD ~* \\
     +ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat
+In a cluster, on every node, also +cluster|slots +asking; with Sentinel also +role.
 
 It also serves /healthz (the process lives), /readyz (the store answers), /metrics, and /openapi.json, which
 describes all of it. Logs go to stderr; RUST_LOG=debug says more.";
@@ -82,13 +99,15 @@ describes all of it. Logs go to stderr; RUST_LOG=debug says more.";
 #[derive(Debug, thiserror::Error)]
 pub enum ArgsError {
     /// `--store` names neither kind of store.
-    #[error("--store is `memory` or an address that begins with redis:// or rediss://")]
+    #[error(
+        "--store is `memory` or an address that begins with redis://, redis-cluster:// or redis-sentinel://"
+    )]
     Store,
     /// `--store` looks like Redis, and is no address of one.
     #[error("--store: {0}")]
     Redis(#[from] AddressError),
     /// Certificates are given, and no Redis to use them for.
-    #[error("--store-ca and --store-cert are for Redis: --store begins with rediss:// then")]
+    #[error("--store-ca and --store-cert are for Redis: --store begins with `rediss` then")]
     Certificates,
     /// The variable that `--token-env` names is not set, empty or not text.
     #[error("--token-env: the environment variable {0} holds no token")]
@@ -132,7 +151,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-    use crate::redis::ACL_RULES;
+    use crate::redis::{ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES};
 
     fn refusal(words: &[&str]) -> String {
         let args = Args::parse_from([&["lanekeeper-shim"], words].concat());
@@ -142,12 +161,14 @@ mod tests {
     #[test]
     fn help_names_what_a_redis_user_needs() {
         let help = Args::command().render_long_help().to_string();
-        assert!(help.contains(ACL_RULES), "{help}");
+        for rules in [ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES] {
+            assert!(help.contains(rules), "{help}");
+        }
     }
 
     #[test]
     fn certificates_need_a_redis_with_tls() {
-        let problem = "--store-ca and --store-cert are for Redis: --store begins with rediss:// then";
+        let problem = "--store-ca and --store-cert are for Redis: --store begins with `rediss` then";
         assert_eq!(refusal(&["--store", "memory", "--store-ca", "ca.pem"]), problem);
         let key_alone = ["lanekeeper-shim", "--store", "rediss://r", "--store-key", "key.pem"];
         assert!(Args::try_parse_from(key_alone).is_err());

@@ -1,37 +1,46 @@
 //! The store in Redis, and with its folder the only code that knows Redis.
 //!
-//! A check is one run of `lua/take.lua`, a batch is one pipeline, and no charge is ever sent twice: what may
-//! have been run is not retried, whatever became of its answer. A script that Redis does not know was not run,
-//! so those checks alone, and only once, go again behind a `SCRIPT LOAD`.
+//! A check is one run of `lua/take.lua`, a batch is one pipeline for each server, and no charge is ever sent
+//! twice: what may have been run is not retried, whatever became of its answer.
 //!
 //! | module | knows |
 //! | --- | --- |
-//! | [`address`] | how a server is named, and its certificates |
-//! | [`link`] | one connection, and how it comes back |
-//! | [`script`] | the scripts' arguments and answers, and what a Redis user needs for them |
+//! | `address` | how servers are named, and their certificates |
+//! | `sentinel` | which server is the master |
+//! | `link` | one connection, and how it comes back |
+//! | `servers` | where a call goes, and which calls were not run |
+//! | `cluster` | the nodes of a cluster and their slots |
+//! | `run` | a check whose keys are in several places |
+//! | `script` | the scripts' arguments and answers, and what a Redis user needs for them |
 
 mod address;
+mod cluster;
 mod link;
+mod run;
 mod script;
+mod sentinel;
+mod servers;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lanekeeper_engine::units::Timestamp;
 use lanekeeper_engine::wire::{Check, CheckAnswer, StoreError};
-use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use redis::Value;
 use tokio::time::{Instant, timeout_at};
-use tracing::debug;
+use tracing::warn;
 
+use self::address::Place;
 pub use self::address::{AddressError, TlsFiles};
-use self::link::Link;
-pub use self::script::ACL_RULES;
-use self::script::{Script, decode, take_command};
+use self::link::PATIENCE;
+use self::run::Run;
+pub use self::script::{ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES};
+use self::servers::{Call, Servers};
 use crate::store::{Answering, NotReady, Store};
 
 /// Counts in Redis.
 pub struct RedisStore {
-    link: Link,
-    take: Script,
+    servers: Arc<Servers>,
     timeout: Duration,
 }
 
@@ -45,16 +54,18 @@ pub struct Taken {
 }
 
 impl RedisStore {
-    /// A store at `url`, as in `redis://127.0.0.1:6379/0`, that answers each batch within `timeout`. It connects
-    /// in the background, so this needs a running tokio runtime and no running Redis.
+    /// A store at `url` that answers each batch within `timeout`: one server, as in `redis://127.0.0.1:6379/0`, a
+    /// cluster, as in `redis-cluster://10.0.0.1:6379,10.0.0.2:6379`, or the master that Sentinel names, as in
+    /// `redis-sentinel://10.0.0.1:26379,10.0.0.2:26379/mymaster/0`. It connects in the background, so this needs a
+    /// running tokio runtime and no running Redis.
     pub fn open(url: &str, timeout: Duration) -> Result<Self, AddressError> {
         Self::open_with(url, &TlsFiles::default(), timeout)
     }
 
     /// A store as [`open`](Self::open) has it, with certificates of its own for TLS.
     pub fn open_with(url: &str, tls: &TlsFiles, timeout: Duration) -> Result<Self, AddressError> {
-        let link = Link::open(address::client(url, tls)?);
-        Ok(Self { link, take: Script::take(), timeout })
+        let servers = Arc::new(Servers::open(Place::read(url, tls)?));
+        Ok(Self { servers, timeout })
     }
 
     /// What [`Store::decide`] does, and when by the store's clock.
@@ -64,37 +75,39 @@ impl RedisStore {
         spend_within: Duration,
     ) -> Vec<Result<Taken, StoreError>> {
         let deadline = Instant::now() + self.timeout;
-        let command = |check| take_command(self.take.hash(), check, spend_within);
-        let commands: Vec<Cmd> = checks.iter().map(command).collect();
-        let mut answers = self.send(&commands.iter().collect::<Vec<_>>(), deadline).await;
-        let not_run: Vec<usize> = (0..answers.len()).filter(|at| is_not_run(answers.get(*at))).collect();
-        if !not_run.is_empty() {
-            debug!(checks = not_run.len(), "redis does not know the script: loading it");
-            let load = self.take.load();
-            let mut again = vec![&load];
-            again.extend(not_run.iter().filter_map(|at| commands.get(*at)));
-            let second = self.send(&again, deadline).await;
-            for (at, answer) in not_run.into_iter().zip(second.into_iter().skip(1)) {
-                if let Some(slot) = answers.get_mut(at) {
-                    *slot = answer;
-                }
+        let mut runs: Vec<Run<'_>> =
+            checks.iter().map(|check| Run::new(check, spend_within, &self.servers)).collect();
+        loop {
+            let (asking, calls): (Vec<&mut Run<'_>>, Vec<Call>) =
+                runs.iter_mut().filter_map(|run| run.next().map(|call| (run, call))).unzip();
+            if calls.is_empty() {
+                break;
+            }
+            for (run, answer) in asking.into_iter().zip(self.servers.run(&calls, deadline).await) {
+                run.hear(answer);
             }
         }
-        checks.iter().zip(answers).map(|(check, answer)| decode(check, answer?)).collect()
+        self.give_back(runs.iter().flat_map(Run::give_back).collect(), deadline).await;
+        let looks: Vec<Call> = runs.iter().flat_map(Run::look).collect();
+        let mut looks = self.servers.run(&looks, deadline).await.into_iter();
+        runs.into_iter().map(|run| run.end(&mut looks)).collect()
     }
 
-    /// Sends commands as one pipeline; one answer for each.
-    async fn send(&self, commands: &[&Cmd], deadline: Instant) -> Vec<Result<Value, StoreError>> {
-        let count = commands.len();
-        let answers = match timeout_at(deadline, self.link.send(commands)).await {
-            Ok(answers) => answers,
-            Err(_) => Err(StoreError::Timeout),
-        };
-        match answers {
-            Ok(values) if values.len() == count => values.into_iter().map(Ok).collect(),
-            Ok(_) => vec![Err(StoreError::Malformed); count],
-            Err(error) => vec![Err(error); count],
+    /// Runs what gives back, in its own time: whoever waits for it may leave before it is done.
+    async fn give_back(&self, calls: Vec<Call>, deadline: Instant) {
+        if calls.is_empty() {
+            return;
         }
+        let servers = Arc::clone(&self.servers);
+        let done = tokio::spawn(async move {
+            let failed = servers.run(&calls, Instant::now() + PATIENCE).await;
+            let failed = failed.iter().filter(|answer| !matches!(answer, Ok(Value::Int(1)))).count();
+            if failed > 0 {
+                warn!(failed, "charges of rejected checks stay until their windows have passed");
+            }
+        });
+        // Whether it ended in time or not, there is no more to do about it.
+        let _ = timeout_at(deadline, done).await;
     }
 }
 
@@ -110,11 +123,6 @@ impl Store for RedisStore {
     }
 
     fn ready(&self) -> Answering<'_, Result<(), NotReady>> {
-        Box::pin(self.link.ready())
+        Box::pin(self.servers.ready())
     }
-}
-
-fn is_not_run(answer: Option<&Result<Value, StoreError>>) -> bool {
-    matches!(answer, Some(Ok(Value::ServerError(error)))
-        if RedisError::from(error.clone()).kind() == ErrorKind::Server(ServerErrorKind::NoScript))
 }

@@ -3,8 +3,11 @@
 //! It listens on a Unix socket, so that no port is taken, it keeps its address over a restart, and nothing
 //! outside of the folder can reach it. It ends with the test, whatever becomes of the test.
 //!
-//! [`tls`] has it listen with certificates too.
+//! [`tls`] has it listen with certificates too, [`cluster`] makes several one, [`sentinel`]
+//! watches over a master and its replica.
 
+pub mod cluster;
+pub mod sentinel;
 pub mod tls;
 
 use std::env;
@@ -68,7 +71,7 @@ impl Redis {
     /// Starts it at its address again, empty.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         self.kill();
-        let program = env::var_os(SERVER_ENV).unwrap_or_else(|| OsString::from("redis-server"));
+        let program = program();
         let started = Command::new(&program)
             .args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no"])
             .arg("--unixsocket")
@@ -128,4 +131,8 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn program() -> OsString {
+    env::var_os(SERVER_ENV).unwrap_or_else(|| OsString::from("redis-server"))
 }

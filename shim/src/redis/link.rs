@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use lanekeeper_engine::wire::StoreError;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, Pipeline, RedisError, Value};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
+use super::sentinel::Server;
 use crate::store::NotReady;
 
 /// How long an attempt to connect, or a sign of life, may take. Longer than a batch may: a slow answer is no
@@ -52,9 +53,9 @@ enum State {
 
 impl Link {
     /// A link that connects in the background, and again whenever it is lost. Needs a running tokio runtime.
-    pub(super) fn open(client: Client) -> Self {
+    pub(super) fn open(server: Server) -> Self {
         let line = Arc::new(Line { state: watch::Sender::new(State::Starting), broken: Notify::new() });
-        let keeper = tokio::spawn(Arc::clone(&line).keep(client));
+        let keeper = tokio::spawn(Arc::clone(&line).keep(server));
         Self { line, keeper }
     }
 
@@ -102,54 +103,71 @@ impl Drop for Link {
 
 impl Line {
     /// Keeps a connection for ever, or until it is dropped.
-    async fn keep(self: Arc<Self>, client: Client) {
-        let address = client.get_connection_info().addr().to_string();
+    async fn keep(self: Arc<Self>, server: Server) {
+        let name = server.name();
         let mut pause = FIRST_PAUSE;
         loop {
-            match connect(&client).await {
-                Ok(connection) => {
-                    info!(address, "connected to redis");
-                    self.use_while_alive(connection).await;
-                    warn!(address, "lost the connection to redis");
+            let NotReady { error, reason } = match reach(&server).await {
+                Ok((at, connection)) => {
+                    info!(name, address = %at.addr(), "connected to redis");
                     pause = FIRST_PAUSE;
+                    self.use_while_alive(&server, &at, connection).await
                 }
-                Err(NotReady { error, reason }) => {
-                    warn!(address, reason, "cannot work with redis");
-                    self.state.send_replace(State::Down(error, reason.into()));
-                }
-            }
+                Err(not_ready) => not_ready,
+            };
+            warn!(name, reason, "cannot work with redis");
+            self.state.send_replace(State::Down(error, reason.into()));
             sleep(pause - pause.mul_f64(chance() / 2.0)).await;
             pause = (pause * 2).min(LAST_PAUSE);
         }
     }
 
-    async fn use_while_alive(&self, connection: MultiplexedConnection) {
-        let broken = std::pin::pin!(self.broken.notified());
+    /// Why it ended.
+    async fn use_while_alive(
+        &self,
+        server: &Server,
+        at: &ConnectionInfo,
+        mut connection: MultiplexedConnection,
+    ) -> NotReady {
+        // Before anybody can use it, and find it broken.
+        let broken = self.broken.notified();
+        self.state.send_replace(State::Up(connection.clone()));
         let ends = async {
             loop {
                 sleep(PING_EVERY).await;
-                if let Err(not_ready) = ping(&mut connection.clone()).await {
+                if let Err(not_ready) = ping(&mut connection).await {
                     return not_ready;
+                }
+                if server.has_moved_from(at).await {
+                    return NotReady::because(StoreError::Unreachable, "Sentinel names another master");
                 }
             }
         };
-        self.state.send_replace(State::Up(connection.clone()));
-        let NotReady { error, reason } = tokio::select! {
-            () = broken => NotReady::because(StoreError::Unreachable, "the connection to redis broke"),
+        tokio::select! {
+            () = broken => {
+                NotReady::because(StoreError::Unreachable, "the connection to redis broke")
+            }
             not_ready = ends => not_ready,
-        };
-        self.state.send_replace(State::Down(error, reason.into()));
+        }
     }
+}
+
+async fn reach(server: &Server) -> Result<(ConnectionInfo, MultiplexedConnection), NotReady> {
+    let at = server.find().await?;
+    let mut connection = connect(&at).await?;
+    server.check(&mut connection).await?;
+    Ok((at, connection))
 }
 
 /// A connection that has given a sign of life, so that a server which lets nobody in is not taken for one that
 /// comes and goes.
-async fn connect(client: &Client) -> Result<MultiplexedConnection, NotReady> {
+pub(super) async fn connect(server: &ConnectionInfo) -> Result<MultiplexedConnection, NotReady> {
     // Each batch has a deadline of its own.
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(PATIENCE))
         .set_response_timeout(None)
         .set_concurrency_limit(MOST_IN_FLIGHT);
+    let client = Client::open(server.clone()).map_err(|error| not_connected(&error))?;
     let mut connection = client
         .get_multiplexed_async_connection_with_config(&config)
         .await
@@ -167,7 +185,7 @@ async fn ping(connection: &mut MultiplexedConnection) -> Result<(), NotReady> {
     }
 }
 
-fn not_connected(error: &RedisError) -> NotReady {
+pub(super) fn not_connected(error: &RedisError) -> NotReady {
     match error.kind() {
         ErrorKind::AuthenticationFailed => {
             NotReady::because(StoreError::Refused, "redis refused the user or the password")

@@ -1,5 +1,6 @@
 //! What a check is on the wire to Redis: the scripts, their arguments and what they return.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use lanekeeper_engine::counter::STORE_BUCKETS;
@@ -11,12 +12,23 @@ use tracing::warn;
 
 use super::Taken;
 
-const TAKE: &str = include_str!("../../../lua/take.lua");
+/// What a user of Redis Cluster needs beyond [`ACL_RULES`].
+pub const CLUSTER_ACL_RULES: &str = "+cluster|slots +asking";
+
+/// What a user of Redis needs beyond [`ACL_RULES`] where Sentinel names the master.
+pub const SENTINEL_ACL_RULES: &str = "+role";
 
 /// All that a Redis user needs for the shim's work, as `ACL SETUSER` takes it; the keys are added to it. Redis holds
 /// a script to what its user may do, so the commands of the scripts are among them.
 pub const ACL_RULES: &str =
     "+ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat";
+
+/// Decides, and charges what is allowed.
+pub(super) static TAKE: LazyLock<Script> =
+    LazyLock::new(|| Script::of(include_str!("../../../lua/take.lua")));
+/// Takes back what one run of [`TAKE`] charged.
+pub(super) static GIVE_BACK: LazyLock<Script> =
+    LazyLock::new(|| Script::of(include_str!("../../../lua/give_back.lua")));
 
 /// A script, under the name that Redis knows it by once it was loaded.
 pub(super) struct Script {
@@ -25,12 +37,8 @@ pub(super) struct Script {
 }
 
 impl Script {
-    pub(super) fn take() -> Self {
-        Self { script: redis::Script::new(TAKE), code: TAKE }
-    }
-
-    pub(super) fn hash(&self) -> &str {
-        self.script.get_hash()
+    fn of(code: &'static str) -> Self {
+        Self { script: redis::Script::new(code), code }
     }
 
     pub(super) fn load(&self) -> Cmd {
@@ -38,19 +46,38 @@ impl Script {
         command.arg("LOAD").arg(self.code);
         command
     }
+
+    /// A run over the keys of `check`, without its arguments.
+    fn run(&self, check: &Check) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(self.script.get_hash()).arg(check.keys.len());
+        for key in &check.keys {
+            command.arg(&key.key);
+        }
+        command
+    }
 }
 
-pub(super) fn take_command(hash: &str, check: &Check, spend_within: Duration) -> Cmd {
-    let mut command = redis::cmd("EVALSHA");
-    command.arg(hash).arg(check.keys.len());
-    for key in &check.keys {
-        command.arg(&key.key);
-    }
+pub(super) fn take_command(check: &Check, spend_within: Duration) -> Cmd {
+    let mut command = TAKE.run(check);
     command.arg(match check.operation {
         Operation::Take => "take",
         Operation::Peek => "peek",
     });
     command.arg(micros(spend_within));
+    add_keys(&mut command, check);
+    command
+}
+
+/// Takes back what a take of `check` charged that was decided at `taken_at`.
+pub(super) fn give_back_command(check: &Check, taken_at: Timestamp, spend_within: Duration) -> Cmd {
+    let mut command = GIVE_BACK.run(check);
+    command.arg(taken_at.as_micros()).arg(micros(spend_within));
+    add_keys(&mut command, check);
+    command
+}
+
+fn add_keys(command: &mut Cmd, check: &Check) {
     for key in &check.keys {
         command.arg(key.cost).arg(key.windows.len());
         for (window, name) in key.windows.iter().zip(names(&key.windows)) {
@@ -61,7 +88,6 @@ pub(super) fn take_command(hash: &str, check: &Check, spend_within: Duration) ->
             };
         }
     }
-    command
 }
 
 /// What the fields of each window begin with: its unit, and which of those with that unit it is.

@@ -9,7 +9,8 @@ use lanekeeper_shim::memory::MemoryStore;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    HOUR, MINUTE, SECOND, Shim, allowed, batch, bucket, check, left, rejected, shim_on_redis, sliding,
+    HOUR, MINUTE, SECOND, Shim, allowed, batch, bucket, check, left, rejected, shim_on_cluster,
+    shim_on_redis, sliding,
 };
 
 macro_rules! on_every_backend {
@@ -25,6 +26,14 @@ macro_rules! on_every_backend {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
                 let (shim, _redis) = super::shim_on_redis().await;
+                super::$case(shim).await;
+            })*
+        }
+
+        mod cluster {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let (shim, _cluster) = super::shim_on_cluster().await;
                 super::$case(shim).await;
             })*
         }

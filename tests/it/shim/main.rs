@@ -16,6 +16,8 @@ mod memory;
 mod openapi;
 mod race;
 mod redis_access;
+mod redis_cluster;
+mod redis_sentinel;
 mod redis_store;
 mod stopping;
 mod support;

@@ -42,6 +42,17 @@ async fn counts_through_tls_with_a_certificate_on_both_sides() {
 }
 
 #[tokio::test]
+async fn counts_through_tls_in_a_cluster_whose_nodes_it_is_told() {
+    let ca = Ca::new().unwrap();
+    let tls = TlsRedis::start_cluster(&ca, "127.0.0.1").unwrap();
+    let files = TlsFiles { ca: Some(ca.file()), client: Some(ca.sign("shim").unwrap()) };
+    let shim = shim_at(&format!("rediss-cluster://{}", tls.address), &files).await;
+    shim.until_ready().await;
+    let apart = || check(&[("one", 1, &[sliding(10, HOUR)]), ("two", 1, &[sliding(10, HOUR)])]);
+    assert_eq!(left(&shim.ask(apart()).await), [[9], [9]]);
+}
+
+#[tokio::test]
 async fn tells_what_is_wrong_with_the_certificates() {
     let (ca, stranger) = (Ca::new().unwrap(), Ca::new().unwrap());
     let (tls, elsewhere) =

@@ -12,6 +12,7 @@ use lanekeeper_shim::app::App;
 use lanekeeper_shim::listen::serve;
 use lanekeeper_shim::redis::RedisStore;
 use lanekeeper_tests::redis::Redis;
+use lanekeeper_tests::redis::cluster::Cluster;
 use reqwest::{Client, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -89,6 +90,14 @@ pub(crate) async fn shim_on_redis() -> (Shim, Redis) {
     let shim = Shim::start(App::new(RedisStore::open(&redis.url(), PATIENT).unwrap())).await;
     shim.until_ready().await;
     (shim, redis)
+}
+
+/// A shim in front of a Redis Cluster of its own, and ready.
+pub(crate) async fn shim_on_cluster() -> (Shim, Cluster) {
+    let cluster = Cluster::start().unwrap();
+    let shim = Shim::start(App::new(RedisStore::open(&cluster.url(), PATIENT).unwrap())).await;
+    shim.until_ready().await;
+    (shim, cluster)
 }
 
 pub(crate) fn batch(spend_within_ms: u32, checks: Vec<Check>) -> DecideRequest {

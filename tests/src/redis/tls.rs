@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::Redis;
 use crate::port::free_address;
+use crate::wait;
 
 /// A CA in a folder of its own, and what it signed.
 pub struct Ca {
@@ -60,6 +61,24 @@ pub struct TlsRedis {
 impl TlsRedis {
     /// Starts one whose certificate, signed by `ca`, is for `host`.
     pub fn start(ca: &Ca, host: &str) -> Result<Self> {
+        Self::start_with(ca, host, &[])
+    }
+
+    /// Starts one that is a whole cluster by itself.
+    pub fn start_cluster(ca: &Ca, host: &str) -> Result<Self> {
+        let bus = free_address()?.port().to_string();
+        let cluster = [("--cluster-enabled", "yes"), ("--cluster-port", &bus), ("--tls-cluster", "yes")];
+        let tls = Self::start_with(ca, host, &cluster)?;
+        let mut connection = tls.redis.connect()?;
+        redis::cmd("CLUSTER").arg(&["ADDSLOTSRANGE", "0", "16383"]).exec(&mut connection)?;
+        wait::until("a cluster of one", || {
+            let info: String = redis::cmd("CLUSTER").arg("INFO").query(&mut connection)?;
+            Ok(info.contains("cluster_state:ok").then_some(()))
+        })?;
+        Ok(tls)
+    }
+
+    fn start_with(ca: &Ca, host: &str, more: &[(&str, &str)]) -> Result<Self> {
         let address = free_address()?;
         let (certificate, key) = ca.sign(host)?;
         let (port, ca) = (address.port().to_string(), ca.file());
@@ -70,7 +89,9 @@ impl TlsRedis {
             ("--tls-cert-file", certificate.display().to_string()),
             ("--tls-key-file", key.display().to_string()),
         ];
-        let settings = settings.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
+        let more = more.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let settings = settings.into_iter().chain(more);
+        let settings = settings.flat_map(|(name, value)| [name.to_owned(), value]).collect();
         Ok(Self { redis: Redis::start_with(settings)?, address })
     }
 }

@@ -1,0 +1,155 @@
+//! A real Redis Cluster of three masters, whose slots can be moved.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result};
+use redis::{FromRedisValue, Value};
+
+use super::Redis;
+use crate::port::free_address;
+use crate::wait;
+
+/// How many slots there are.
+pub const SLOTS: usize = 16_384;
+
+/// Three masters, each with a third of the slots.
+pub struct Cluster {
+    /// The nodes.
+    pub nodes: Vec<Node>,
+}
+
+/// A node of a cluster.
+pub struct Node {
+    /// The server.
+    pub redis: Redis,
+    /// Where it listens.
+    pub address: SocketAddr,
+    id: String,
+}
+
+impl Cluster {
+    /// Starts an empty one, and waits until all of its nodes agree.
+    pub fn start() -> Result<Self> {
+        let nodes = (0..3).map(|_| Node::start()).collect::<Result<Vec<_>>>()?;
+        let first = nodes.first().context("a cluster has nodes")?;
+        for (at, node) in nodes.iter().enumerate() {
+            let (from, to) = (at * SLOTS / nodes.len(), (at + 1) * SLOTS / nodes.len() - 1);
+            node.run::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", &(at + 1).to_string()])?;
+            node.run::<()>(&["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()])?;
+        }
+        for node in nodes.iter().skip(1) {
+            let (port, bus) = (node.address.port().to_string(), node.bus()?);
+            first.run::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])?;
+        }
+        let cluster = Self { nodes };
+        wait::until("a cluster whose nodes agree", || Ok(cluster.agrees()?.then_some(())))?;
+        Ok(cluster)
+    }
+
+    /// Its address for the shim: two of its nodes.
+    pub fn url(&self) -> String {
+        let hosts: Vec<String> = self.nodes.iter().take(2).map(|node| node.address.to_string()).collect();
+        format!("redis-cluster://{}", hosts.join(","))
+    }
+
+    /// Which node has `slot`.
+    pub fn owner(&self, slot: u16) -> Result<usize> {
+        for (at, node) in self.nodes.iter().enumerate() {
+            if node.redis_says_mine(slot)? {
+                return Ok(at);
+            }
+        }
+        anyhow::bail!("nobody has slot {slot}")
+    }
+
+    /// Opens the move of `slot` from one node to another: from now on keys may be at either.
+    pub fn begin_move(&self, slot: u16, from: &Node, to: &Node) -> Result<()> {
+        to.run::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "IMPORTING", &from.id])?;
+        from.run::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "MIGRATING", &to.id])
+    }
+
+    /// Moves one key.
+    pub fn move_key(&self, key: &str, from: &Node, to: &Node) -> Result<()> {
+        let port = to.address.port().to_string();
+        from.run::<Value>(&["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]).map(drop)
+    }
+
+    /// Moves the keys of `slot` that are left, and closes the move.
+    pub fn end_move(&self, slot: u16, from: &Node, to: &Node) -> Result<()> {
+        let slot = slot.to_string();
+        for key in from.run::<Vec<String>>(&["CLUSTER", "GETKEYSINSLOT", &slot, "1000"])? {
+            self.move_key(&key, from, to)?;
+        }
+        to.run::<()>(&["CLUSTER", "SETSLOT", &slot, "NODE", &to.id])?;
+        from.run::<()>(&["CLUSTER", "SETSLOT", &slot, "NODE", &to.id])?;
+        // A node that has not heard of this move would lose the slot again after the next one.
+        wait::until("nodes that have heard of a move", || {
+            let views = self.nodes.iter().map(Node::view).collect::<Result<Vec<_>>>()?;
+            Ok(views.windows(2).all(|pair| matches!(pair, [one, other] if one == other)).then_some(()))
+        })
+    }
+
+    fn agrees(&self) -> Result<bool> {
+        for node in &self.nodes {
+            let info: String = node.run(&["CLUSTER", "INFO"])?;
+            let says = |line: &str| info.lines().any(|said| said == line);
+            if !(says("cluster_state:ok") && says("cluster_slots_ok:16384") && says("cluster_known_nodes:3"))
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Node {
+    fn start() -> Result<Self> {
+        let (address, bus) = (free_address()?, free_address()?);
+        let settings = [
+            ("--bind", "127.0.0.1".to_owned()),
+            ("--port", address.port().to_string()),
+            ("--cluster-port", bus.port().to_string()),
+            ("--cluster-enabled", "yes".to_owned()),
+            ("--cluster-node-timeout", "2000".to_owned()),
+        ];
+        let settings = settings.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
+        let redis = Redis::start_with(settings)?;
+        let mut node = Self { redis, address, id: String::new() };
+        node.id = node.run(&["CLUSTER", "MYID"])?;
+        Ok(node)
+    }
+
+    /// Runs a command here, whoever its keys belong to.
+    pub fn run<T: FromRedisValue>(&self, words: &[&str]) -> Result<T> {
+        let (name, rest) = words.split_first().context("a command has a name")?;
+        Ok(redis::cmd(name).arg(rest).query(&mut self.redis.connect()?)?)
+    }
+
+    /// Each node, its epoch and its slots, as this one sees them.
+    fn view(&self) -> Result<Vec<String>> {
+        let nodes: String = self.run(&["CLUSTER", "NODES"])?;
+        let seen = |line: &str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let slots = words.iter().skip(8).filter(|slots| !slots.starts_with('['));
+            words.first().into_iter().chain(words.get(6)).chain(slots).copied().collect::<Vec<_>>().join(" ")
+        };
+        let mut nodes: Vec<String> = nodes.lines().map(seen).collect();
+        nodes.sort();
+        Ok(nodes)
+    }
+
+    fn bus(&self) -> Result<String> {
+        let (_, port): (String, String) = self.run(&["CONFIG", "GET", "cluster-port"])?;
+        Ok(port)
+    }
+
+    fn redis_says_mine(&self, slot: u16) -> Result<bool> {
+        let nodes: String = self.run(&["CLUSTER", "NODES"])?;
+        let own = nodes.lines().find(|line| line.contains("myself")).context("a node knows itself")?;
+        let is_within = |range: &str| {
+            let (from, to) = range.split_once('-').unwrap_or((range, range));
+            matches!((from.parse::<u16>(), to.parse::<u16>()), (Ok(from), Ok(to)) if from <= slot && slot <= to)
+        };
+        Ok(own.split(' ').skip(8).any(is_within))
+    }
+}
