@@ -10,6 +10,7 @@
 --                      cost, in requests or tokens
 --                      number of windows, and for each of them four values
 --            sliding window   name (s...), limit, per_us, number of buckets
+--            fixed window     name (f...), limit, per_us, how much before those of UTC its windows begin, us
 --            token bucket     name (b...), burst, debt of one token, debt repaid per us
 --
 -- Returns  a flat list of integers: the clock's time in us, 1 if allowed or 0, and then for each window of each
@@ -18,11 +19,11 @@
 -- A subject's hash
 --   t                  the latest moment it has seen, us
 --   e                  when it expires, ms
---   <name>:n           sliding window: requests counted        <name>:d   token bucket: debt
+--   <name>:n           sliding, fixed: requests counted        <name>:d   token bucket: debt
 --   <name>:o           its oldest bucket in use                <name>:f   its debt is repaid from here on, us
 --   <name>:<index>     requests of one bucket
--- A name tells the unit its numbers are in, not the limit: changing a sliding window's limit or a bucket's
--- burst keeps what is used; changing `per`, or a token bucket's rate, starts afresh. Fields of a window that is
+-- A name tells the unit its numbers are in, not the limit: changing a window's limit or a bucket's burst keeps
+-- what is used; changing `per`, where fixed windows begin, or a token bucket's rate, starts afresh. Fields of a window that is
 -- no longer asked for stay until the subject rests, so that two nodes with two policies do not erase each other.
 --
 -- The hash expires when every window is as if fresh: at a moment, not after a span, so that it never goes early.
@@ -30,7 +31,7 @@
 -- that a key of a wrong type refuses the check with nothing charged.
 --
 -- Cost     per key: one HMGET; when allowed one HSET, mostly one PEXPIREAT, and one HINCRBY for each sliding
---          window; when rejected one HSET. Buckets are read only to forget them (each once) and, when
+--          or fixed window; when rejected one HSET. Buckets are read only to forget them (each once) and, when
 --          rejected, from the oldest up to the one that makes room.
 
 local SMALLEST_READ, LARGEST_READ = 4, 256
@@ -103,21 +104,27 @@ local function forget(key, fields)
   end
 end
 
+-- Sliding windows. A bucket counts as long as no more than `behind` lie between it and the current one.
+
 local sliding = {fields = {'n', 'o'}}
 
 function sliding.open(window, per, buckets, total, oldest)
-  window.buckets, window.width = buckets, math.ceil(per / buckets)
+  window.width, window.behind, window.shift = math.ceil(per / buckets), buckets, 0
   window.total, window.oldest = total, oldest
 end
 
+function sliding.index(window, moment)
+  return math.floor((moment + window.shift) / window.width)
+end
+
 function sliding.settle(window, seen)
-  local current = math.floor(seen / window.width)
-  if window.total == 0 or window.oldest + window.buckets >= current then
+  local current = sliding.index(window, seen)
+  if window.total == 0 or window.oldest + window.behind >= current then
     return
   end
   for index, count in buckets_in_use(window.key, window.name, window.oldest) do
     window.oldest = index
-    if index + window.buckets >= current then
+    if index + window.behind >= current then
       return
     end
     window.total = window.total - count
@@ -130,7 +137,7 @@ function sliding.settle(window, seen)
 end
 
 function sliding.leaves_at(window, index)
-  return (index + window.buckets + 1) * window.width
+  return (index + window.behind + 1) * window.width - window.shift
 end
 
 function sliding.wait(window, seen, cost)
@@ -148,7 +155,7 @@ function sliding.wait(window, seen, cost)
 end
 
 function sliding.charge(window, dated, cost)
-  local index = math.floor(dated / window.width)
+  local index = sliding.index(window, dated)
   window.oldest = window.total == 0 and index or math.min(window.oldest, index)
   window.total = window.total + cost
   redis.call('HINCRBY', window.key, bucket_field(window.name, index), text(cost))
@@ -166,6 +173,17 @@ end
 function sliding.numbers(window)
   return window.total, window.oldest
 end
+
+-- Fixed windows: one bucket is one window, and none counts beyond its end.
+
+local fixed = setmetatable({}, {__index = sliding})
+
+function fixed.open(window, per, shift, total, oldest)
+  window.width, window.behind, window.shift = per, 0, shift
+  window.total, window.oldest = total, oldest
+end
+
+-- Token buckets.
 
 local token_bucket = {fields = {'d', 'f'}}
 
@@ -214,7 +232,7 @@ function token_bucket.numbers(window)
   return window.debt, window.repaid_from
 end
 
-local algorithms = {s = sliding, b = token_bucket}
+local algorithms = {s = sliding, f = fixed, b = token_bucket}
 
 -- Reads a subject as the arguments from `at` describe it; returns it and where the next one's begin.
 local function open_subject(key, at)

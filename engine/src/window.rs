@@ -3,6 +3,7 @@
 //! | algorithm | promise | what it keeps |
 //! | --- | --- | --- |
 //! | [`Algorithm::SlidingWindow`] | no trailing window over its limit; late by at most `per / buckets` | a count per bucket in use |
+//! | [`Algorithm::FixedWindow`] | no calendar window over its limit; up to twice the limit across a boundary | a count per window in use |
 //! | [`Algorithm::TokenBucket`] | no interval over `burst + limit / per x its length` | one number and one moment |
 //!
 //! The same arithmetic stands in `lua/take.lua`, which answers number for number what this code answers.
@@ -14,10 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::micros;
 
-mod sliding;
+mod offset;
+mod tally;
 mod token_bucket;
 
-pub use sliding::{Bucket, Sliding};
+pub use offset::{Offset, OffsetError};
+pub use tally::{Bucket, Tally};
 pub use token_bucket::TokenBucket;
 
 /// The largest `limit` and `burst`. Products of a limit and a window must stay exact in a Lua number (2^53).
@@ -43,6 +46,11 @@ pub struct Window {
 pub enum Algorithm {
     /// Counts in fine buckets; the oldest counts in full until all of it has passed.
     SlidingWindow,
+    /// A calendar quota: windows stand side by side, and each starts afresh.
+    FixedWindow {
+        /// Whose clocks say when a window begins.
+        offset: Offset,
+    },
     /// GCRA: a bucket of `burst` tokens that refills at `limit / per`.
     TokenBucket {
         /// Tokens in a full bucket.
@@ -58,6 +66,13 @@ pub enum Unit {
     Bucket {
         /// The window's span.
         per: Duration,
+    },
+    /// Whole calendar windows of this span.
+    Calendar {
+        /// The window's span.
+        per: Duration,
+        /// How far ahead of the epoch's windows these begin; below `per`.
+        shift: Duration,
     },
     /// Debt, as [`Window::token`] has it.
     Debt {
@@ -80,6 +95,9 @@ pub enum WindowError {
     /// `burst` is out of range.
     #[error("burst must be from 1 to {MAX_LIMIT}")]
     Burst,
+    /// The offset from UTC is out of range.
+    #[error(transparent)]
+    Offset(#[from] OffsetError),
     /// `burst` and `per` are each in range, and their product cannot be counted exactly.
     #[error("burst x per is too large to be counted exactly: lower burst or use a shorter per")]
     TooFine,
@@ -119,10 +137,15 @@ impl Window {
         self.algorithm
     }
 
+    /// The sliding window of the same limit and span.
+    pub fn as_sliding(&self) -> Self {
+        Self { algorithm: Algorithm::SlidingWindow, ..self.clone() }
+    }
+
     /// The most that one request may ever cost here: what an empty window admits at once.
     pub fn capacity(&self) -> u32 {
         match self.algorithm {
-            Algorithm::SlidingWindow => self.limit(),
+            Algorithm::SlidingWindow | Algorithm::FixedWindow { .. } => self.limit(),
             Algorithm::TokenBucket { burst } => burst.get(),
         }
     }
@@ -131,6 +154,9 @@ impl Window {
     pub fn unit(&self) -> Unit {
         match self.algorithm {
             Algorithm::SlidingWindow => Unit::Bucket { per: self.per },
+            Algorithm::FixedWindow { offset } => {
+                Unit::Calendar { per: self.per, shift: offset.shift(self.per) }
+            }
             Algorithm::TokenBucket { .. } => {
                 let (token, rate) = self.token();
                 Unit::Debt { token, rate }
@@ -156,6 +182,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 #[serde(tag = "algorithm", rename_all = "snake_case", deny_unknown_fields)]
 enum RawWindow {
     SlidingWindow { limit: u32, per_ms: u64 },
+    FixedWindow { limit: u32, per_ms: u64, offset_min: i32 },
     TokenBucket { limit: u32, per_ms: u64, burst: u32 },
 }
 
@@ -166,6 +193,10 @@ impl TryFrom<RawWindow> for Window {
         match raw {
             RawWindow::SlidingWindow { limit, per_ms } => {
                 Window::new(limit, Duration::from_millis(per_ms), Algorithm::SlidingWindow)
+            }
+            RawWindow::FixedWindow { limit, per_ms, offset_min } => {
+                let offset = Offset::from_minutes(offset_min)?;
+                Window::new(limit, Duration::from_millis(per_ms), Algorithm::FixedWindow { offset })
             }
             RawWindow::TokenBucket { limit, per_ms, burst } => {
                 let burst = NonZeroU32::new(burst).ok_or(WindowError::Burst)?;
@@ -180,6 +211,9 @@ impl From<Window> for RawWindow {
         let (limit, per_ms) = (window.limit(), micros(window.per) / 1000);
         match window.algorithm {
             Algorithm::SlidingWindow => RawWindow::SlidingWindow { limit, per_ms },
+            Algorithm::FixedWindow { offset } => {
+                RawWindow::FixedWindow { limit, per_ms, offset_min: offset.minutes() }
+            }
             Algorithm::TokenBucket { burst } => RawWindow::TokenBucket { limit, per_ms, burst: burst.get() },
         }
     }
@@ -215,9 +249,32 @@ mod tests {
 
     #[test]
     fn goes_over_the_wire_and_back() {
-        let window = bucket(3, Duration::from_secs(1), 5).unwrap();
-        let json = serde_json::to_string(&window).unwrap();
-        assert_eq!(json, r#"{"algorithm":"token_bucket","limit":3,"per_ms":1000,"burst":5}"#);
-        assert_eq!(serde_json::from_str::<Window>(&json).unwrap(), window);
+        let east = Algorithm::FixedWindow { offset: Offset::from_minutes(480).unwrap() };
+        let windows = [
+            (
+                bucket(3, Duration::from_secs(1), 5).unwrap(),
+                r#"{"algorithm":"token_bucket","limit":3,"per_ms":1000,"burst":5}"#,
+            ),
+            (
+                Window::new(3, Duration::from_secs(1), east).unwrap(),
+                r#"{"algorithm":"fixed_window","limit":3,"per_ms":1000,"offset_min":480}"#,
+            ),
+        ];
+        for (window, json) in windows {
+            assert_eq!(serde_json::to_string(&window).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Window>(json).unwrap(), window);
+        }
+    }
+
+    #[test]
+    fn zones_whose_windows_begin_together_count_in_one_unit() {
+        let of = |minutes, per| {
+            let offset = Offset::from_minutes(minutes).unwrap();
+            Window::new(1, per, Algorithm::FixedWindow { offset }).unwrap().unit()
+        };
+        let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(86_400));
+        assert_eq!(of(480, hour), of(-60, hour));
+        assert_ne!(of(480, day), of(0, day));
+        assert_eq!(of(-720, day), of(720, day));
     }
 }

@@ -238,6 +238,7 @@ fn take_command(hash: &str, check: &Check, spend_within: Duration) -> Cmd {
             command.arg(name).arg(window.capacity());
             match window.unit() {
                 Unit::Bucket { per } => command.arg(micros(per)).arg(STORE_BUCKETS),
+                Unit::Calendar { per, shift } => command.arg(micros(per)).arg(micros(shift)),
                 Unit::Debt { token, rate } => command.arg(token).arg(rate),
             };
         }
@@ -251,6 +252,7 @@ fn names(windows: &[Window]) -> impl Iterator<Item = String> {
         let unit = window.unit();
         let name = match unit {
             Unit::Bucket { per } => format!("s{}", per.as_millis()),
+            Unit::Calendar { per, shift } => format!("f{}+{}", per.as_millis(), shift.as_millis()),
             Unit::Debt { token, rate } => format!("b{token}/{rate}"),
         };
         match windows.iter().take(at).filter(|earlier| earlier.unit() == unit).count() {

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::*;
+use crate::window::Offset;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -10,6 +11,11 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn sliding(limit: u32, per: Duration) -> Window {
     Window::new(limit, per, Algorithm::SlidingWindow).unwrap()
+}
+
+fn fixed(limit: u32, per: Duration, minutes: i32) -> Window {
+    let offset = Offset::from_minutes(minutes).unwrap();
+    Window::new(limit, per, Algorithm::FixedWindow { offset }).unwrap()
 }
 
 fn bucket(limit: u32, per: Duration, burst: u32) -> Window {
@@ -26,7 +32,7 @@ fn take_one(counters: &mut SubjectCounters, windows: &[Window], cost: u32, now: 
 
 #[test]
 fn refuses_the_eleventh_in_ten_and_admits_it_exactly_when_it_said() {
-    for windows in [[sliding(10, SECOND)], [bucket(10, SECOND, 10)]] {
+    for windows in [[sliding(10, SECOND)], [fixed(10, SECOND, 0)], [bucket(10, SECOND, 10)]] {
         let mut counters = SubjectCounters::default();
         for used in 1..=10 {
             let decision = take_one(&mut counters, &windows, 1, at(0));
@@ -73,7 +79,7 @@ fn charges_no_key_when_one_refuses() {
 
 #[test]
 fn refuses_a_cost_that_never_fits_without_counting_it() {
-    for windows in [[sliding(3, SECOND)], [bucket(3, SECOND, 3)]] {
+    for windows in [[sliding(3, SECOND)], [fixed(3, SECOND, 0)], [bucket(3, SECOND, 3)]] {
         let mut counters = SubjectCounters::default();
         assert!(!take_one(&mut counters, &windows, 4, at(0)).allowed);
         assert_eq!(take_one(&mut counters, &windows, 3, at(0)).keys[0][0].remaining, 0);
@@ -82,7 +88,7 @@ fn refuses_a_cost_that_never_fits_without_counting_it() {
 
 #[test]
 fn time_does_not_run_backwards() {
-    for windows in [[sliding(2, SECOND)], [bucket(2, SECOND, 2)]] {
+    for windows in [[sliding(2, SECOND)], [fixed(2, SECOND, 0)], [bucket(2, SECOND, 2)]] {
         let mut ahead = SubjectCounters::default();
         take_one(&mut ahead, &windows, 1, at(5_000_000));
         let mut steady = ahead.clone();
@@ -146,12 +152,16 @@ mod properties {
         (1..20u32, span()).prop_map(|(limit, per)| sliding(limit, per))
     }
 
+    fn fixed_windows() -> impl Strategy<Value = Window> {
+        (1..20u32, span(), -720..=840i32).prop_map(|(limit, per, minutes)| fixed(limit, per, minutes))
+    }
+
     fn token_buckets() -> impl Strategy<Value = Window> {
         (1..20u32, span(), 1..20u32).prop_map(|(limit, per, burst)| bucket(limit, per, burst))
     }
 
     fn any_windows() -> impl Strategy<Value = Vec<Window>> {
-        prop::collection::vec(prop_oneof![sliding_windows(), token_buckets()], 1..4)
+        prop::collection::vec(prop_oneof![sliding_windows(), fixed_windows(), token_buckets()], 1..4)
     }
 
     /// Asks every question of one subject; `each` sees the counters before, the moment, and the decision.
@@ -200,6 +210,40 @@ mod properties {
                 let within = spends[first..].iter().take_while(|spend| **spend <= begin + per).count();
                 prop_assert!(within <= window.limit() as usize, "{within} from {begin} on");
             }
+        }
+
+        #[test]
+        fn no_calendar_window_of_spends_holds_more_than_the_limit(
+            questions in questions(), window in fixed_windows(),
+        ) {
+            let Algorithm::FixedWindow { offset } = window.algorithm() else { unreachable!() };
+            let calendar = |spend: &u64| {
+                let local = i64::try_from(*spend).unwrap() + i64::from(offset.minutes()) * 60_000_000;
+                local.div_euclid(i64::try_from(micros(window.per())).unwrap())
+            };
+            let spends = spends(&questions, &window, STORE_BUCKETS);
+            for of_one in spends.chunk_by(|a, b| calendar(a) == calendar(b)) {
+                prop_assert!(of_one.len() <= window.limit() as usize, "{} from {} on", of_one.len(), of_one[0]);
+            }
+        }
+
+        #[test]
+        fn a_fixed_window_admits_whatever_its_calendar_window_has_room_for_when_spends_are_at_once(
+            questions in questions(), window in fixed_windows(),
+        ) {
+            let questions: Vec<Question> =
+                questions.into_iter().map(|q| Question { spend_within: Duration::ZERO, ..q }).collect();
+            let per = micros(window.per());
+            let Algorithm::FixedWindow { offset } = window.algorithm() else { unreachable!() };
+            let (mut current, mut used) = (0, 0);
+            run(&questions, std::slice::from_ref(&window), STORE_BUCKETS, |question, _, _, decision, after| {
+                let index = (after.seen.as_micros() + micros(offset.shift(window.per()))) / per;
+                used = if index == current { used } else { 0 };
+                current = index;
+                assert_eq!(decision.allowed, used + question.cost <= window.limit());
+                used += if decision.allowed { question.cost } else { 0 };
+                assert_eq!(decision.keys[0][0].remaining, window.limit() - used);
+            });
         }
 
         #[test]

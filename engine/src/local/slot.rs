@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use crate::counter::{Counter, SubjectCounters};
 use crate::units::Timestamp;
-use crate::window::{Bucket, Sliding, TokenBucket};
+use crate::window::{Bucket, Tally, TokenBucket};
 
 /// How many subjects a slot counts one by one. With 4096 slots a node has room for 65,536, and the sixteen
 /// of a slot stay within one or two kilobytes.
@@ -83,16 +83,16 @@ impl Slot {
     }
 }
 
-const SLIDING: u64 = 0;
+const TALLY: u64 = 0;
 const TOKEN_BUCKET: u64 = 1;
 
 fn encode_counter(out: &mut Vec<u8>, counter: &Counter, seen: u64) {
     match counter {
-        Counter::Sliding(sliding) => {
-            write(out, SLIDING);
-            write(out, sliding.buckets().len() as u64);
+        Counter::Tally(tally) => {
+            write(out, TALLY);
+            write(out, tally.buckets().len() as u64);
             let mut last = 0;
-            for bucket in sliding.buckets() {
+            for bucket in tally.buckets() {
                 write(out, bucket.index - last);
                 write(out, bucket.count);
                 last = bucket.index;
@@ -136,14 +136,14 @@ impl Reader<'_> {
 
     fn counter(&mut self, seen: u64) -> Option<Counter> {
         match self.number()? {
-            SLIDING => {
+            TALLY => {
                 let (count, mut index) = (self.number()?, 0_u64);
                 let mut buckets = Vec::new();
                 for _ in 0..count {
                     index = index.checked_add(self.number()?)?;
                     buckets.push(Bucket { index, count: self.number()? });
                 }
-                Some(Counter::Sliding(Sliding::from_buckets(buckets)))
+                Some(Counter::Tally(Tally::from_buckets(buckets)))
             }
             TOKEN_BUCKET => {
                 let debt = self.number()?;
@@ -179,11 +179,11 @@ mod tests {
     }
 
     fn slot() -> Slot {
-        let sliding = Sliding::from_buckets(
+        let tally = Tally::from_buckets(
             [(3, 1), (900_000_000_000, 70_000)].map(|(index, count)| Bucket { index, count }),
         );
         let bucket = TokenBucket { debt: 1 << 52, repaid_from: at(5) };
-        let counters = vec![Counter::Sliding(sliding), Counter::TokenBucket(bucket)];
+        let counters = vec![Counter::Tally(tally), Counter::TokenBucket(bucket)];
         let mut slot = Slot::default();
         slot.put(u64::MAX, at(99), SubjectCounters { seen: at(7), counters });
         slot.put(0, at(50), SubjectCounters { seen: at(50), counters: Vec::new() });

@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufR
 use tokio::net::TcpListener;
 
 use crate::support::{
-    HOUR, MINUTE, PATIENT, SECOND, Shim, allowed, batch, bucket, check, left, rejected, shim_on_redis,
+    HOUR, MINUTE, PATIENT, SECOND, Shim, allowed, batch, bucket, check, fixed, left, rejected, shim_on_redis,
     sliding,
 };
 
@@ -77,6 +77,7 @@ async fn sets_every_hash_to_expire_when_its_windows_are_as_if_fresh() {
         ("b", vec![bucket(7, HOUR, 9)]),
         ("c", vec![bucket(7, SECOND, 9), sliding(10, MINUTE)]),
         ("d", vec![sliding(10, MINUTE), bucket(1, HOUR, 9)]),
+        ("e", vec![fixed(10, HOUR, -210), sliding(10, SECOND)]),
     ];
     for (key, windows) in cases {
         let mut counters = SubjectCounters::default();

@@ -21,6 +21,8 @@ fn any_json() -> impl Strategy<Value = Value> {
             "burst",
             "algorithm",
             "token_bucket",
+            "fixed_window",
+            "timezone",
             "match",
             "except",
             "headers",

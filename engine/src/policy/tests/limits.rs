@@ -7,7 +7,7 @@ use std::time::Duration;
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
-use crate::window::Algorithm;
+use crate::window::{Algorithm, Offset};
 
 fn one(more: Value) -> Value {
     json!({"version": 1, "rate_limits": {"x": limit(more)}})
@@ -206,28 +206,73 @@ fn only_a_token_bucket_has_a_burst() {
 
 #[test]
 fn algorithms_that_this_version_does_not_have_are_refused() {
-    for later in ["sliding_log", "sliding_counter", "fixed_window"] {
+    for later in ["sliding_log", "sliding_counter"] {
         check_x(
             json!({"algorithm": later}),
             &[&format!(
-                ".algorithm: \"{later}\": is not supported by this version; supported: sliding_window, token_bucket"
+                ".algorithm: \"{later}\": is not supported by this version; supported: sliding_window, fixed_window, token_bucket"
             )],
         );
     }
     check_x(
         json!({"algorithm": "leaky_bucket"}),
-        &[".algorithm: \"leaky_bucket\": must be one of sliding_window, token_bucket"],
+        &[".algorithm: \"leaky_bucket\": must be one of sliding_window, fixed_window, token_bucket"],
     );
     check_x(
         json!({"algorithm": "token-bucket"}),
         &[
-            ".algorithm: \"token-bucket\": must be one of sliding_window, token_bucket; did you mean `token_bucket`?",
+            ".algorithm: \"token-bucket\": must be one of sliding_window, fixed_window, token_bucket; did you mean `token_bucket`?",
         ],
+    );
+}
+
+#[test]
+fn only_a_fixed_window_has_a_timezone() {
+    let daily = json!([{"limit": 1000, "per": "1d"}]);
+    for (timezone, minutes) in [(None, 0), (Some("UTC"), 0), (Some("+08:00"), 480), (Some("-03:30"), -210)] {
+        let mut fields = json!({"algorithm": "fixed_window", "windows": daily});
+        if let Some(timezone) = timezone {
+            fields["timezone"] = json!(timezone);
+        }
+        let algorithm = Algorithm::FixedWindow { offset: Offset::from_minutes(minutes).unwrap() };
+        let window = Window::new(1000, Duration::from_secs(86_400), algorithm).unwrap();
+        assert_eq!(count(&loaded(&one(fields)).lanes[0].limits[0]).windows, [window]);
+    }
+    check_x(json!({"timezone": "UTC"}), &[".timezone: \"UTC\": needs `algorithm: fixed_window`"]);
+    check_x(
+        json!({"timezone": "UTC", "algorithm": "token_bucket"}),
+        &[".timezone: \"UTC\": needs `algorithm: fixed_window`; rate_limits.x.algorithm says otherwise"],
     );
     check_x(
         json!({"windows": [{"limit": 1, "per": "1d", "timezone": "UTC"}]}),
-        &[".windows[0].timezone: \"UTC\": is not supported by this version; supported: limit, per, burst"],
+        &[".windows[0].timezone: \"UTC\": is an unknown field; allowed: limit, per, burst"],
     );
+    check_x(
+        json!({"windows": [{"limit": 1, "per": "1d", "burst": 2}], "algorithm": "fixed_window"}),
+        &[".windows[0].burst: 2: needs `algorithm: token_bucket`; rate_limits.x.algorithm says otherwise"],
+    );
+}
+
+#[test]
+fn a_timezone_is_an_offset() {
+    let fixed = |timezone: Value| json!({"algorithm": "fixed_window", "timezone": timezone});
+    for name in ["Asia/Shanghai", "CET", "Z"] {
+        check_x(
+            fixed(json!(name)),
+            &[&format!(
+                ".timezone: \"{name}\": is not supported by this version; write the offset, such as +08:00, or UTC"
+            )],
+        );
+    }
+    for offset in ["+8:00", "+14:01", "08:00"] {
+        check_x(
+            fixed(json!(offset)),
+            &[&format!(
+                ".timezone: \"{offset}\": must be UTC or an offset from -12:00 to +14:00, such as +08:00"
+            )],
+        );
+    }
+    check_x(fixed(json!(8)), &[".timezone: 8: must be a text: write it in quotes"]);
 }
 
 #[test]
@@ -340,7 +385,7 @@ fn the_other_fields_say_what_they_allow() {
         }),
         &[
             ".window: []: is an unknown field; allowed: match, except, key_prefix, keys, hash_tag, windows, algorithm, \
-             cost, consume, on_missing_key, enforce, shards and 1 more; did you mean `windows`?",
+             cost, consume, on_missing_key, enforce, shards and 2 more; did you mean `windows`?",
             ".key_prefix: \"a:b\": must be 1 to 64 letters, digits, _ or -, and begin with a letter or digit",
             ".consume: \"on_success\": is not supported by this version; supported: on_request",
             ".shards: 2: is not supported by this version; supported: 1",

@@ -1,13 +1,23 @@
-//! The sliding window: fine buckets, the oldest counted in full.
+//! Requests, tallied by when they are dated, each counted until it leaves.
 //!
-//! A log of every request is exact and costs memory per request; two weighted buckets are cheap and over-admit.
-//! Fine buckets never over-admit: a bucket counts in full until its last possible request has left the
-//! trailing window, so the price is that a token comes back late, by at most the width of a bucket.
+//! One arithmetic serves several windows; what differs is the [`Grid`] on which moments are rounded.
+//!
+//! A **sliding window** is kept in fine buckets, the oldest counted in full. A log of every request is exact and
+//! costs memory per request; two weighted buckets are cheap and over-admit. Fine buckets never over-admit: a
+//! bucket counts in full until its last possible request has left the trailing window, so the price is that a
+//! token comes back late, by at most the width of a bucket.
+//!
+//! A **fixed window** is a bucket as wide as the window, and nothing before it counts. A charge that is granted
+//! in one window and may be spent in a later one (both ends of its span are known, not the moment) has to count
+//! in each window that it may be spent in. It does: every bucket from the current one on counts, so a charge
+//! counts from its grant until the window of its date has ended. Whatever may be spent in a calendar window was
+//! granted in it or before, and is dated in it or later; at the last such grant all of that is in the total,
+//! which the limit bounds. So no calendar window of spends is over its limit.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Window;
+use super::{Algorithm, Window};
 use crate::units::{Timestamp, micros};
 
 /// The requests of one bucket.
@@ -21,17 +31,50 @@ pub struct Bucket {
 
 /// The counter of one subject in one window. Empty buckets are not kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sliding {
+pub struct Tally {
     buckets: VecDeque<Bucket>,
     total: u64,
 }
 
-/// The width of a bucket in microseconds, when `window` is kept in `buckets` of them.
-fn width(window: &Window, buckets: u32) -> u64 {
-    micros(window.per()).div_ceil(u64::from(buckets)).max(1)
+/// How moments become buckets, and for how long a bucket counts.
+#[derive(Clone, Copy, Debug)]
+struct Grid {
+    /// The width of a bucket, us.
+    width: u64,
+    /// How many buckets before the current one still count.
+    behind: u64,
+    /// What is added to a moment before it is divided, us.
+    shift: u64,
 }
 
-impl Sliding {
+impl Grid {
+    /// The grid of `window`, where a sliding window has `buckets` of them.
+    fn of(window: &Window, buckets: u32) -> Self {
+        let per = micros(window.per());
+        match window.algorithm() {
+            // a token bucket has no grid, and nobody asks for it
+            Algorithm::SlidingWindow | Algorithm::TokenBucket { .. } => {
+                let width = per.div_ceil(u64::from(buckets)).max(1);
+                Self { width, behind: u64::from(buckets), shift: 0 }
+            }
+            Algorithm::FixedWindow { offset } => {
+                Self { width: per, behind: 0, shift: micros(offset.shift(window.per())) }
+            }
+        }
+    }
+
+    fn index(self, moment: Timestamp) -> u64 {
+        moment.as_micros().saturating_add(self.shift) / self.width
+    }
+
+    /// The first moment at which `bucket` does not count any more.
+    fn leaves_at(self, bucket: &Bucket) -> Timestamp {
+        let end = (bucket.index + self.behind + 1).saturating_mul(self.width);
+        Timestamp::from_micros(end.saturating_sub(self.shift))
+    }
+}
+
+impl Tally {
     /// The counter whose buckets these are, in the order of their index.
     pub fn from_buckets(buckets: impl IntoIterator<Item = Bucket>) -> Self {
         let buckets: VecDeque<Bucket> = buckets.into_iter().collect();
@@ -44,11 +87,12 @@ impl Sliding {
         self.buckets.iter()
     }
 
-    /// Forgets every bucket that no trailing window ending at `now` or later can touch.
+    /// Forgets every bucket that does not count at `now`.
     pub fn settle(&mut self, window: &Window, buckets: u32, now: Timestamp) {
-        let current = now.as_micros() / width(window, buckets);
+        let grid = Grid::of(window, buckets);
+        let current = grid.index(now);
         while let Some(oldest) = self.buckets.front() {
-            if oldest.index + u64::from(buckets) >= current {
+            if oldest.index + grid.behind >= current {
                 break;
             }
             self.total -= oldest.count;
@@ -64,25 +108,26 @@ impl Sliding {
     /// How long until `cost` fits: zero when it does.
     pub fn wait(&self, window: &Window, buckets: u32, now: Timestamp, cost: u32) -> Duration {
         let mut over = (self.total + u64::from(cost)).saturating_sub(u64::from(window.limit()));
-        let mut free_at = now;
+        let (grid, mut free_at) = (Grid::of(window, buckets), now);
         for bucket in &self.buckets {
             if over == 0 {
                 break;
             }
             over = over.saturating_sub(bucket.count);
-            free_at = leaves_at(bucket, window, buckets);
+            free_at = grid.leaves_at(bucket);
         }
         free_at.since(now)
     }
 
     /// How long until more may be charged than now: zero when the window is empty.
     pub fn reset(&self, window: &Window, buckets: u32, now: Timestamp) -> Duration {
-        self.buckets.front().map_or(Duration::ZERO, |oldest| leaves_at(oldest, window, buckets).since(now))
+        let grid = Grid::of(window, buckets);
+        self.buckets.front().map_or(Duration::ZERO, |oldest| grid.leaves_at(oldest).since(now))
     }
 
     /// Charges `cost`, dated at `dated`.
     pub fn charge(&mut self, window: &Window, buckets: u32, dated: Timestamp, cost: u32) {
-        let (index, count) = (dated.as_micros() / width(window, buckets), u64::from(cost));
+        let (index, count) = (Grid::of(window, buckets).index(dated), u64::from(cost));
         self.total += count;
         match self.buckets.binary_search_by_key(&index, |b| b.index) {
             Ok(at) => {
@@ -96,7 +141,7 @@ impl Sliding {
 
     /// Takes back a charge of `cost` dated at `dated`, as far as it is still counted.
     pub fn uncharge(&mut self, window: &Window, buckets: u32, dated: Timestamp, cost: u32) {
-        let index = dated.as_micros() / width(window, buckets);
+        let index = Grid::of(window, buckets).index(dated);
         let Ok(at) = self.buckets.binary_search_by_key(&index, |b| b.index) else { return };
         let Some(bucket) = self.buckets.get_mut(at) else { return };
         let back = bucket.count.min(u64::from(cost));
@@ -108,15 +153,10 @@ impl Sliding {
     }
 }
 
-/// The first moment at which nothing of `bucket` is within a trailing window any more.
-fn leaves_at(bucket: &Bucket, window: &Window, buckets: u32) -> Timestamp {
-    Timestamp::from_micros((bucket.index + u64::from(buckets) + 1) * width(window, buckets))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::Algorithm;
+    use crate::window::Offset;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -132,12 +172,12 @@ mod tests {
         Timestamp::from_micros(ms * 1000)
     }
 
-    fn wait(counter: &Sliding, now: Timestamp, cost: u32) -> u64 {
+    fn wait(counter: &Tally, now: Timestamp, cost: u32) -> u64 {
         micros(counter.wait(&ten_a_second(), BUCKETS, now, cost))
     }
 
-    fn charged(moments: &[(u64, u32)]) -> Sliding {
-        let mut counter = Sliding::default();
+    fn charged(moments: &[(u64, u32)]) -> Tally {
+        let mut counter = Tally::default();
         for (ms, cost) in moments {
             counter.charge(&ten_a_second(), BUCKETS, at(*ms), *cost);
         }
@@ -162,7 +202,7 @@ mod tests {
         counter.settle(&window, BUCKETS, Timestamp::from_micros(1_099_999));
         assert_eq!(counter.remaining(&window), 0);
         counter.settle(&window, BUCKETS, Timestamp::from_micros(1_100_000));
-        assert_eq!(counter, Sliding::default());
+        assert_eq!(counter, Tally::default());
     }
 
     #[test]
@@ -191,7 +231,7 @@ mod tests {
         let counter = charged(&[(300, 1), (100, 2), (399, 4), (0, 1)]);
         let buckets: Vec<(u64, u64)> = counter.buckets().map(|b| (b.index, b.count)).collect();
         assert_eq!(buckets, [(0, 1), (1, 2), (3, 5)]);
-        assert_eq!(Sliding::from_buckets(counter.buckets().copied()), counter);
+        assert_eq!(Tally::from_buckets(counter.buckets().copied()), counter);
     }
 
     #[test]
@@ -213,5 +253,49 @@ mod tests {
         assert_eq!(counter.remaining(&five), 0);
         assert_eq!(micros(counter.wait(&five, BUCKETS, at(100), 1)), 1_000_000);
         assert_eq!(micros(counter.wait(&five, BUCKETS, at(100), 2)), 1_100_000);
+    }
+
+    /// Ten a day; days begin when `minutes` east of Greenwich do.
+    fn ten_a_day(minutes: i32) -> Window {
+        let offset = Offset::from_minutes(minutes).unwrap();
+        Window::new(10, Duration::from_secs(86_400), Algorithm::FixedWindow { offset }).unwrap()
+    }
+
+    /// A moment of the third day since the epoch, UTC.
+    fn third_day(hours: u64) -> Timestamp {
+        Timestamp::from_micros((2 * 24 + hours) * 3_600_000_000)
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn starts_a_calendar_day_afresh_at_midnight_of_its_own_zone() {
+        for (minutes, asked_at, hours_left) in [(0, 20, 4), (8 * 60, 15, 1), (8 * 60, 20, 20), (-210, 20, 7)]
+        {
+            let (window, now) = (ten_a_day(minutes), third_day(asked_at));
+            let mut counter = Tally::default();
+            counter.charge(&window, BUCKETS, now, 10);
+            let wait = counter.wait(&window, BUCKETS, now, 1);
+            let half_an_hour = if minutes % 60 == 0 { Duration::ZERO } else { HOUR / 2 };
+            assert_eq!(wait, HOUR * hours_left + half_an_hour, "{minutes} min, {asked_at}:00");
+            assert_eq!(counter.reset(&window, BUCKETS, now), wait);
+            counter.settle(&window, BUCKETS, now.plus(wait - Duration::from_micros(1)));
+            assert_eq!(counter.remaining(&window), 0);
+            counter.settle(&window, BUCKETS, now.plus(wait));
+            assert_eq!(counter, Tally::default());
+        }
+    }
+
+    #[test]
+    fn counts_what_may_be_spent_after_midnight_on_both_days() {
+        let (window, evening) = (ten_a_day(0), third_day(23));
+        let mut counter = Tally::default();
+        counter.charge(&window, BUCKETS, evening, 3);
+        counter.charge(&window, BUCKETS, evening.plus(HOUR), 4);
+        assert_eq!(counter.remaining(&window), 3);
+        assert_eq!(counter.wait(&window, BUCKETS, evening, 6), HOUR);
+        counter.settle(&window, BUCKETS, third_day(24));
+        assert_eq!(counter.remaining(&window), 6);
+        assert_eq!(counter.wait(&window, BUCKETS, third_day(24), 7), 24 * HOUR);
     }
 }
