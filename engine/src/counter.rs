@@ -16,7 +16,7 @@ pub const STORE_BUCKETS: u32 = 256;
 /// The counter of one subject in one window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Counter {
-    /// Of a sliding or a fixed window.
+    /// Of a sliding window, a sliding log or a fixed window.
     Tally(Tally),
     /// Of a token bucket.
     TokenBucket(TokenBucket),
@@ -118,7 +118,10 @@ impl SubjectCounters {
         self.counters.truncate(windows.len());
         for (at, window) in windows.iter().enumerate() {
             match (self.counters.get_mut(at), window.algorithm()) {
-                (Some(Counter::Tally(counter)), Algorithm::SlidingWindow | Algorithm::FixedWindow { .. }) => {
+                (
+                    Some(Counter::Tally(counter)),
+                    Algorithm::SlidingWindow | Algorithm::SlidingLog | Algorithm::FixedWindow { .. },
+                ) => {
                     counter.settle(window, buckets, self.seen);
                 }
                 (Some(Counter::TokenBucket(counter)), Algorithm::TokenBucket { .. }) => {
@@ -184,7 +187,9 @@ impl Counter {
     /// The counter of a subject that `window` has never seen.
     pub fn fresh(window: &Window) -> Self {
         match window.algorithm() {
-            Algorithm::SlidingWindow | Algorithm::FixedWindow { .. } => Counter::Tally(Tally::default()),
+            Algorithm::SlidingWindow | Algorithm::SlidingLog | Algorithm::FixedWindow { .. } => {
+                Counter::Tally(Tally::default())
+            }
             Algorithm::TokenBucket { .. } => Counter::TokenBucket(TokenBucket::default()),
         }
     }

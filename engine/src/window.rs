@@ -3,10 +3,11 @@
 //! | algorithm | promise | what it keeps |
 //! | --- | --- | --- |
 //! | [`Algorithm::SlidingWindow`] | no trailing window over its limit; late by at most `per / buckets` | a count per bucket in use |
+//! | [`Algorithm::SlidingLog`] | no trailing window over its limit, and nothing late | an entry per charge, so its limit is small |
 //! | [`Algorithm::FixedWindow`] | no calendar window over its limit; up to twice the limit across a boundary | a count per window in use |
 //! | [`Algorithm::TokenBucket`] | no interval over `burst + limit / per x its length` | one number and one moment |
 //!
-//! The same arithmetic stands in `lua/take.lua`, which answers number for number what this code answers.
+//! The same arithmetic stands in `lua/windows.lua`, which answers number for number what this code answers.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub use token_bucket::TokenBucket;
 
 /// The largest `limit` and `burst`. Products of a limit and a window must stay exact in a Lua number (2^53).
 pub const MAX_LIMIT: u32 = 1_000_000_000;
+/// The largest `limit` of a sliding log, which keeps an entry for each request: some 80 bytes in Redis.
+pub const MAX_LOG_LIMIT: u32 = 100_000;
 /// The shortest window. Below a millisecond the way to the store takes longer than the window.
 pub const MIN_PER: Duration = Duration::from_millis(1);
 /// The longest window: 366 days, a leap year.
@@ -46,6 +49,8 @@ pub struct Window {
 pub enum Algorithm {
     /// Counts in fine buckets; the oldest counts in full until all of it has passed.
     SlidingWindow,
+    /// Each charge by its own moment.
+    SlidingLog,
     /// A calendar quota: windows stand side by side, and each starts afresh.
     FixedWindow {
         /// Whose clocks say when a window begins.
@@ -64,6 +69,11 @@ pub enum Algorithm {
 pub enum Unit {
     /// Buckets that are a fixed part of this span.
     Bucket {
+        /// The window's span.
+        per: Duration,
+    },
+    /// Requests, each with its moment, that are kept for this span.
+    Entry {
         /// The window's span.
         per: Duration,
     },
@@ -89,6 +99,11 @@ pub enum WindowError {
     /// `limit` is out of range.
     #[error("limit must be from 1 to {MAX_LIMIT}")]
     Limit,
+    /// `limit` is out of a sliding log's range.
+    #[error(
+        "limit must be from 1 to {MAX_LOG_LIMIT} for a sliding_log, which keeps an entry for each request"
+    )]
+    LogLimit,
     /// `per` is out of range.
     #[error("per must be from 1ms to 366d")]
     Per,
@@ -109,6 +124,9 @@ impl Window {
         let limit = NonZeroU32::new(limit).filter(|l| l.get() <= MAX_LIMIT).ok_or(WindowError::Limit)?;
         if !(MIN_PER..=MAX_PER).contains(&per) || !per.subsec_nanos().is_multiple_of(1_000_000) {
             return Err(WindowError::Per);
+        }
+        if algorithm == Algorithm::SlidingLog && limit.get() > MAX_LOG_LIMIT {
+            return Err(WindowError::LogLimit);
         }
         let window = Self { limit, per, algorithm };
         if let Algorithm::TokenBucket { burst } = algorithm {
@@ -145,7 +163,7 @@ impl Window {
     /// The most that one request may ever cost here: what an empty window admits at once.
     pub fn capacity(&self) -> u32 {
         match self.algorithm {
-            Algorithm::SlidingWindow | Algorithm::FixedWindow { .. } => self.limit(),
+            Algorithm::SlidingWindow | Algorithm::SlidingLog | Algorithm::FixedWindow { .. } => self.limit(),
             Algorithm::TokenBucket { burst } => burst.get(),
         }
     }
@@ -154,6 +172,7 @@ impl Window {
     pub fn unit(&self) -> Unit {
         match self.algorithm {
             Algorithm::SlidingWindow => Unit::Bucket { per: self.per },
+            Algorithm::SlidingLog => Unit::Entry { per: self.per },
             Algorithm::FixedWindow { offset } => {
                 Unit::Calendar { per: self.per, shift: offset.shift(self.per) }
             }
@@ -182,6 +201,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 #[serde(tag = "algorithm", rename_all = "snake_case", deny_unknown_fields)]
 enum RawWindow {
     SlidingWindow { limit: u32, per_ms: u64 },
+    SlidingLog { limit: u32, per_ms: u64 },
     FixedWindow { limit: u32, per_ms: u64, offset_min: i32 },
     TokenBucket { limit: u32, per_ms: u64, burst: u32 },
 }
@@ -193,6 +213,9 @@ impl TryFrom<RawWindow> for Window {
         match raw {
             RawWindow::SlidingWindow { limit, per_ms } => {
                 Window::new(limit, Duration::from_millis(per_ms), Algorithm::SlidingWindow)
+            }
+            RawWindow::SlidingLog { limit, per_ms } => {
+                Window::new(limit, Duration::from_millis(per_ms), Algorithm::SlidingLog)
             }
             RawWindow::FixedWindow { limit, per_ms, offset_min } => {
                 let offset = Offset::from_minutes(offset_min)?;
@@ -211,6 +234,7 @@ impl From<Window> for RawWindow {
         let (limit, per_ms) = (window.limit(), micros(window.per) / 1000);
         match window.algorithm {
             Algorithm::SlidingWindow => RawWindow::SlidingWindow { limit, per_ms },
+            Algorithm::SlidingLog => RawWindow::SlidingLog { limit, per_ms },
             Algorithm::FixedWindow { offset } => {
                 RawWindow::FixedWindow { limit, per_ms, offset_min: offset.minutes() }
             }
@@ -238,6 +262,9 @@ mod tests {
         assert_eq!(sliding(1, MAX_PER + MIN_PER), Err(WindowError::Per));
         assert_eq!(sliding(1, Duration::from_micros(1500)), Err(WindowError::Per));
         assert_eq!(bucket(1, MIN_PER, MAX_LIMIT + 1), Err(WindowError::Burst));
+        let log = |limit| Window::new(limit, MIN_PER, Algorithm::SlidingLog);
+        assert_eq!(log(MAX_LOG_LIMIT + 1), Err(WindowError::LogLimit));
+        assert!(log(MAX_LOG_LIMIT).is_ok());
     }
 
     #[test]
@@ -254,6 +281,10 @@ mod tests {
             (
                 bucket(3, Duration::from_secs(1), 5).unwrap(),
                 r#"{"algorithm":"token_bucket","limit":3,"per_ms":1000,"burst":5}"#,
+            ),
+            (
+                Window::new(3, Duration::from_secs(1), Algorithm::SlidingLog).unwrap(),
+                r#"{"algorithm":"sliding_log","limit":3,"per_ms":1000}"#,
             ),
             (
                 Window::new(3, Duration::from_secs(1), east).unwrap(),

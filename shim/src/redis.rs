@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 
 use crate::store::{Answering, Store};
 
-const TAKE: &str = include_str!("../../lua/take.lua");
+const TAKE: &str = concat!(include_str!("../../lua/windows.lua"), include_str!("../../lua/take.lua"));
 
 /// How long an attempt to connect, or a sign of life, may take. Longer than a batch may: a slow answer is no
 /// reason to leave a connection.
@@ -238,6 +238,7 @@ fn take_command(hash: &str, check: &Check, spend_within: Duration) -> Cmd {
             command.arg(name).arg(window.capacity());
             match window.unit() {
                 Unit::Bucket { per } => command.arg(micros(per)).arg(STORE_BUCKETS),
+                Unit::Entry { per } => command.arg(micros(per)).arg(0),
                 Unit::Calendar { per, shift } => command.arg(micros(per)).arg(micros(shift)),
                 Unit::Debt { token, rate } => command.arg(token).arg(rate),
             };
@@ -252,6 +253,7 @@ fn names(windows: &[Window]) -> impl Iterator<Item = String> {
         let unit = window.unit();
         let name = match unit {
             Unit::Bucket { per } => format!("s{}", per.as_millis()),
+            Unit::Entry { per } => format!("l{}", per.as_millis()),
             Unit::Calendar { per, shift } => format!("f{}+{}", per.as_millis(), shift.as_millis()),
             Unit::Debt { token, rate } => format!("b{token}/{rate}"),
         };

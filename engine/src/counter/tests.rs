@@ -13,6 +13,10 @@ fn sliding(limit: u32, per: Duration) -> Window {
     Window::new(limit, per, Algorithm::SlidingWindow).unwrap()
 }
 
+fn log(limit: u32, per: Duration) -> Window {
+    Window::new(limit, per, Algorithm::SlidingLog).unwrap()
+}
+
 fn fixed(limit: u32, per: Duration, minutes: i32) -> Window {
     let offset = Offset::from_minutes(minutes).unwrap();
     Window::new(limit, per, Algorithm::FixedWindow { offset }).unwrap()
@@ -32,7 +36,9 @@ fn take_one(counters: &mut SubjectCounters, windows: &[Window], cost: u32, now: 
 
 #[test]
 fn refuses_the_eleventh_in_ten_and_admits_it_exactly_when_it_said() {
-    for windows in [[sliding(10, SECOND)], [fixed(10, SECOND, 0)], [bucket(10, SECOND, 10)]] {
+    for windows in
+        [[sliding(10, SECOND)], [log(10, SECOND)], [fixed(10, SECOND, 0)], [bucket(10, SECOND, 10)]]
+    {
         let mut counters = SubjectCounters::default();
         for used in 1..=10 {
             let decision = take_one(&mut counters, &windows, 1, at(0));
@@ -79,7 +85,7 @@ fn charges_no_key_when_one_refuses() {
 
 #[test]
 fn refuses_a_cost_that_never_fits_without_counting_it() {
-    for windows in [[sliding(3, SECOND)], [fixed(3, SECOND, 0)], [bucket(3, SECOND, 3)]] {
+    for windows in [[sliding(3, SECOND)], [log(3, SECOND)], [fixed(3, SECOND, 0)], [bucket(3, SECOND, 3)]] {
         let mut counters = SubjectCounters::default();
         assert!(!take_one(&mut counters, &windows, 4, at(0)).allowed);
         assert_eq!(take_one(&mut counters, &windows, 3, at(0)).keys[0][0].remaining, 0);
@@ -88,7 +94,7 @@ fn refuses_a_cost_that_never_fits_without_counting_it() {
 
 #[test]
 fn time_does_not_run_backwards() {
-    for windows in [[sliding(2, SECOND)], [fixed(2, SECOND, 0)], [bucket(2, SECOND, 2)]] {
+    for windows in [[sliding(2, SECOND)], [log(2, SECOND)], [fixed(2, SECOND, 0)], [bucket(2, SECOND, 2)]] {
         let mut ahead = SubjectCounters::default();
         take_one(&mut ahead, &windows, 1, at(5_000_000));
         let mut steady = ahead.clone();
@@ -152,6 +158,10 @@ mod properties {
         (1..20u32, span()).prop_map(|(limit, per)| sliding(limit, per))
     }
 
+    fn logs() -> impl Strategy<Value = Window> {
+        (1..20u32, span()).prop_map(|(limit, per)| log(limit, per))
+    }
+
     fn fixed_windows() -> impl Strategy<Value = Window> {
         (1..20u32, span(), -720..=840i32).prop_map(|(limit, per, minutes)| fixed(limit, per, minutes))
     }
@@ -161,7 +171,7 @@ mod properties {
     }
 
     fn any_windows() -> impl Strategy<Value = Vec<Window>> {
-        prop::collection::vec(prop_oneof![sliding_windows(), fixed_windows(), token_buckets()], 1..4)
+        prop::collection::vec(prop_oneof![sliding_windows(), logs(), fixed_windows(), token_buckets()], 1..4)
     }
 
     /// Asks every question of one subject; `each` sees the counters before, the moment, and the decision.
@@ -196,6 +206,11 @@ mod properties {
         spends
     }
 
+    /// The same questions by an asker who spends at the moment of the decision.
+    fn at_once(questions: Vec<Question>) -> Vec<Question> {
+        questions.into_iter().map(|question| Question { spend_within: Duration::ZERO, ..question }).collect()
+    }
+
     fn buckets() -> impl Strategy<Value = u32> {
         select(vec![1u32, 2, 10, 64, STORE_BUCKETS])
     }
@@ -210,6 +225,34 @@ mod properties {
                 let within = spends[first..].iter().take_while(|spend| **spend <= begin + per).count();
                 prop_assert!(within <= window.limit() as usize, "{within} from {begin} on");
             }
+        }
+
+        #[test]
+        fn no_trailing_window_of_spends_holds_more_than_the_limit_of_a_log(
+            questions in questions(), window in logs(),
+        ) {
+            let (spends, per) = (spends(&questions, &window, STORE_BUCKETS), micros(window.per()));
+            for (first, begin) in spends.iter().enumerate() {
+                let within = spends[first..].iter().take_while(|spend| **spend < begin + per).count();
+                prop_assert!(within <= window.limit() as usize, "{within} from {begin} on");
+            }
+        }
+
+        #[test]
+        fn a_log_admits_whatever_an_exact_log_admits_when_spends_are_at_once(
+            questions in questions(), window in logs(),
+        ) {
+            let questions = at_once(questions);
+            let mut exact: Vec<(u64, u32)> = Vec::new();
+            run(&questions, std::slice::from_ref(&window), STORE_BUCKETS, |question, _, _, decision, after| {
+                let now = after.seen.as_micros();
+                exact.retain(|(spent, _)| spent + micros(window.per()) > now);
+                let used: u32 = exact.iter().map(|(_, cost)| cost).sum();
+                assert_eq!(decision.allowed, used + question.cost <= window.limit());
+                if decision.allowed {
+                    exact.push((now, question.cost));
+                }
+            });
         }
 
         #[test]
@@ -231,8 +274,7 @@ mod properties {
         fn a_fixed_window_admits_whatever_its_calendar_window_has_room_for_when_spends_are_at_once(
             questions in questions(), window in fixed_windows(),
         ) {
-            let questions: Vec<Question> =
-                questions.into_iter().map(|q| Question { spend_within: Duration::ZERO, ..q }).collect();
+            let questions = at_once(questions);
             let per = micros(window.per());
             let Algorithm::FixedWindow { offset } = window.algorithm() else { unreachable!() };
             let (mut current, mut used) = (0, 0);

@@ -179,6 +179,19 @@ fn a_node_without_a_calendar_keeps_a_fixed_window_as_a_sliding_one() {
     assert!((minute..=minute + minute / BUCKETS).contains(&(wait + Duration::from_secs(1))), "{wait:?}");
 }
 
+#[test]
+fn a_node_keeps_a_log_in_buckets() {
+    let (shared, per) = (Shared::default(), Duration::from_secs(60));
+    let mut question = check(&[key("a", 1)]);
+    question.keys[0].windows = vec![Window::new(100_000, per, Algorithm::SlidingLog).unwrap()];
+    for ms in 0..1000 {
+        let now = Timestamp::from_micros(ms * 1000);
+        assert!(matches!(node().decide(&shared, &question, now), CheckAnswer::Allowed { .. }));
+    }
+    let bytes: usize = shared.cells.borrow().values().map(|(bytes, _)| bytes.len()).sum();
+    assert!(bytes < 64, "{bytes} bytes");
+}
+
 #[cfg(not(target_arch = "wasm32"))]
 mod properties {
     use proptest::prelude::*;

@@ -5,13 +5,16 @@ use std::num::NonZeroU32;
 use super::Cost;
 use super::duration::written;
 use super::read::{Fields, Node};
-use crate::window::{Algorithm, MAX_LIMIT, MAX_PER, MIN_PER, Offset, OffsetError, Window, WindowError};
+use crate::window::{
+    Algorithm, MAX_LIMIT, MAX_LOG_LIMIT, MAX_PER, MIN_PER, Offset, OffsetError, Window, WindowError,
+};
 use crate::wire::MAX_WINDOWS;
 
 /// An algorithm by its name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     SlidingWindow,
+    SlidingLog,
     FixedWindow,
     TokenBucket,
 }
@@ -30,13 +33,12 @@ pub(super) struct Keeping<'a> {
 pub(super) fn keeping<'a>(fields: &Fields<'a>) -> Keeping<'a> {
     let words = [
         ("sliding_window", Kind::SlidingWindow),
+        ("sliding_log", Kind::SlidingLog),
         ("fixed_window", Kind::FixedWindow),
         ("token_bucket", Kind::TokenBucket),
     ];
     let algorithm = fields.get("algorithm");
-    let kind = fields.or("algorithm", Kind::SlidingWindow, |node| {
-        node.one_of(&words, &["sliding_log", "sliding_counter"])
-    });
+    let kind = fields.or("algorithm", Kind::SlidingWindow, |node| node.one_of(&words, &["sliding_counter"]));
     let mut keeping = Keeping { algorithm, kind, offset: Some(Offset::default()) };
     if let Some(node) = fields.get("timezone") {
         keeping.offset = keeping.only_of(Kind::FixedWindow, &node).and_then(|()| offset(&node));
@@ -82,7 +84,12 @@ pub(super) fn read(node: &Node<'_>, keeping: &Keeping<'_>) -> Option<Vec<Window>
 
 fn read_window(node: &Node<'_>, keeping: &Keeping<'_>) -> Option<Window> {
     let fields = node.fields(&["limit", "per", "burst"], &[])?;
-    let limit = fields.need("limit", ": how many requests").and_then(|node| node.whole(1..=MAX_LIMIT));
+    let limit = fields.need("limit", ": how many requests").and_then(|node| match keeping.kind {
+        Some(Kind::SlidingLog) => {
+            node.whole_and(1..=MAX_LOG_LIMIT, " for a sliding_log, which keeps an entry for each request")
+        }
+        _ => node.whole(1..=MAX_LIMIT),
+    });
     let per =
         fields.need("per", ": how long it counts for").and_then(|node| node.duration(MIN_PER..=MAX_PER));
     let burst = fields.maybe("burst", |node| {
@@ -92,6 +99,7 @@ fn read_window(node: &Node<'_>, keeping: &Keeping<'_>) -> Option<Window> {
     let (limit, per, burst) = (limit?, per?, burst?);
     let algorithm = match keeping.kind? {
         Kind::SlidingWindow => Algorithm::SlidingWindow,
+        Kind::SlidingLog => Algorithm::SlidingLog,
         Kind::FixedWindow => Algorithm::FixedWindow { offset: keeping.offset? },
         Kind::TokenBucket => Algorithm::TokenBucket { burst: NonZeroU32::new(burst.unwrap_or(limit))? },
     };

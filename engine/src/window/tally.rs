@@ -7,6 +7,9 @@
 //! bucket counts in full until its last possible request has left the trailing window, so the price is that a
 //! token comes back late, by at most the width of a bucket.
 //!
+//! A **sliding log** has buckets of a microsecond, the clock's own step: an entry for each request, gone exactly
+//! `per` after its date. A window is then half open: of two requests exactly `per` apart it holds one.
+//!
 //! A **fixed window** is a bucket as wide as the window, and nothing before it counts. A charge that is granted
 //! in one window and may be spent in a later one (both ends of its span are known, not the moment) has to count
 //! in each window that it may be spent in. It does: every bucket from the current one on counts, so a charge
@@ -57,6 +60,7 @@ impl Grid {
                 let width = per.div_ceil(u64::from(buckets)).max(1);
                 Self { width, behind: u64::from(buckets), shift: 0 }
             }
+            Algorithm::SlidingLog => Self { width: 1, behind: per.saturating_sub(1), shift: 0 },
             Algorithm::FixedWindow { offset } => {
                 Self { width: per, behind: 0, shift: micros(offset.shift(window.per())) }
             }
@@ -253,6 +257,24 @@ mod tests {
         assert_eq!(counter.remaining(&five), 0);
         assert_eq!(micros(counter.wait(&five, BUCKETS, at(100), 1)), 1_000_000);
         assert_eq!(micros(counter.wait(&five, BUCKETS, at(100), 2)), 1_100_000);
+    }
+
+    #[test]
+    fn gives_a_logged_request_back_exactly_when_it_has_left_the_window() {
+        let window = Window::new(3, SECOND, Algorithm::SlidingLog).unwrap();
+        let mut counter = Tally::default();
+        for ms in [0, 10, 999] {
+            counter.charge(&window, BUCKETS, at(ms), 1);
+        }
+        assert_eq!(micros(counter.wait(&window, BUCKETS, at(999), 1)), 1000);
+        assert_eq!(micros(counter.wait(&window, BUCKETS, at(999), 3)), 1_000_000);
+        counter.settle(&window, BUCKETS, Timestamp::from_micros(999_999));
+        assert_eq!(counter.remaining(&window), 0);
+        counter.settle(&window, BUCKETS, at(1000));
+        assert_eq!(
+            (counter.remaining(&window), micros(counter.reset(&window, BUCKETS, at(1000)))),
+            (1, 10_000)
+        );
     }
 
     /// Ten a day; days begin when `minutes` east of Greenwich do.

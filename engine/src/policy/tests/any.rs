@@ -21,6 +21,7 @@ fn any_json() -> impl Strategy<Value = Value> {
             "burst",
             "algorithm",
             "token_bucket",
+            "sliding_log",
             "fixed_window",
             "timezone",
             "match",

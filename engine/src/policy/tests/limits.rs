@@ -206,22 +206,23 @@ fn only_a_token_bucket_has_a_burst() {
 
 #[test]
 fn algorithms_that_this_version_does_not_have_are_refused() {
-    for later in ["sliding_log", "sliding_counter"] {
-        check_x(
-            json!({"algorithm": later}),
-            &[&format!(
-                ".algorithm: \"{later}\": is not supported by this version; supported: sliding_window, fixed_window, token_bucket"
-            )],
-        );
-    }
+    check_x(
+        json!({"algorithm": "sliding_counter"}),
+        &[
+            ".algorithm: \"sliding_counter\": is not supported by this version; supported: sliding_window, sliding_log, \
+             fixed_window, token_bucket",
+        ],
+    );
     check_x(
         json!({"algorithm": "leaky_bucket"}),
-        &[".algorithm: \"leaky_bucket\": must be one of sliding_window, fixed_window, token_bucket"],
+        &[
+            ".algorithm: \"leaky_bucket\": must be one of sliding_window, sliding_log, fixed_window, token_bucket",
+        ],
     );
     check_x(
         json!({"algorithm": "token-bucket"}),
         &[
-            ".algorithm: \"token-bucket\": must be one of sliding_window, fixed_window, token_bucket; did you mean `token_bucket`?",
+            ".algorithm: \"token-bucket\": must be one of sliding_window, sliding_log, fixed_window, token_bucket; did you mean `token_bucket`?",
         ],
     );
 }
@@ -250,6 +251,20 @@ fn only_a_fixed_window_has_a_timezone() {
     check_x(
         json!({"windows": [{"limit": 1, "per": "1d", "burst": 2}], "algorithm": "fixed_window"}),
         &[".windows[0].burst: 2: needs `algorithm: token_bucket`; rate_limits.x.algorithm says otherwise"],
+    );
+}
+
+#[test]
+fn a_sliding_log_has_a_smaller_limit() {
+    let log = |limit: u32| json!({"algorithm": "sliding_log", "windows": [{"limit": limit, "per": "1h"}]});
+    let window = Window::new(100_000, Duration::from_secs(3600), Algorithm::SlidingLog).unwrap();
+    assert_eq!(count(&loaded(&one(log(100_000))).lanes[0].limits[0]).windows, [window]);
+    check_x(
+        log(100_001),
+        &[
+            ".windows[0].limit: 100001: must be a whole number from 1 to 100000 for a sliding_log, which keeps an entry \
+             for each request",
+        ],
     );
 }
 
