@@ -11,6 +11,7 @@
 --                      number of windows, and for each of them four values
 --            sliding window   name (s...), limit, per_us, number of buckets
 --            sliding log      name (l...), limit, per_us, 0
+--            sliding counter  name (c...), limit, per_us, 0
 --            fixed window     name (f...), limit, per_us, how much before those of UTC its windows begin, us
 --            token bucket     name (b...), burst, debt of one token, debt repaid per us
 --
@@ -35,10 +36,10 @@
 -- A check that is rejected or only looks creates nothing and charges nothing. Every key is read before the first
 -- write, so that a key of a wrong type refuses the check with nothing charged.
 --
--- Cost     per key: one HMGET; when allowed one HSET, mostly one PEXPIREAT, and for each sliding or fixed window
---          one HINCRBY, for each sliding log one HSET; when rejected one HSET. Buckets and entries are read only
---          to forget them (each once) and, when rejected, from the oldest up to the one that makes room; a log's
---          also to set in order what is dated before them.
+-- Cost     per key: one HMGET; when allowed one HSET, mostly one PEXPIREAT, and for each window that is no
+--          token bucket one HINCRBY, or HSET for a log; when rejected one HSET. A sliding counter reads one bucket.
+--          Others are read, as entries are, only to forget them (each once) and, when rejected, from the oldest up
+--          to the one that makes room; entries also to set in order what is dated before them.
 --
 -- windows.lua stands before it in the same script.
 
@@ -120,7 +121,7 @@ for _, subject in ipairs(subjects) do
   end
   for _, window in ipairs(subject.windows) do
     local wait = allowed and 0 or window.algorithm.wait(window, subject.seen, subject.cost)
-    table.insert(answer, window.algorithm.remaining(window))
+    table.insert(answer, window.algorithm.remaining(window, subject.seen))
     table.insert(answer, window.algorithm.reset(window, subject.seen))
     table.insert(answer, wait)
   end

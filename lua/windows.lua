@@ -243,6 +243,51 @@ function log.numbers(window)
   return window.total, window.oldest, window.next_number, window.first, window.last
 end
 
+-- Sliding counters. Buckets are as wide as the window; the one before the current counts by its weight. The
+-- products stay within 2^53, so their quotients are rounded the right way.
+
+local counter = setmetatable({}, {__index = sliding})
+
+function counter.open(window, per, _, total, oldest)
+  window.width, window.behind, window.shift = per, 1, 0
+  window.total, window.oldest = total, oldest
+end
+
+function counter.settle(window, seen)
+  sliding.settle(window, seen)
+  window.current, window.previous = sliding.index(window, seen), 0
+  if window.total > 0 and window.oldest < window.current then
+    window.previous = tonumber(redis.call('HGET', window.key, bucket_field(window.name, window.oldest)))
+  end
+end
+
+function counter.remaining(window, seen)
+  local per_ms = window.width / 1000
+  local left_ms = per_ms - math.floor((seen - window.current * window.width) / 1000)
+  local used = math.ceil(window.previous * left_ms / per_ms) + window.total - window.previous
+  return math.max(window.capacity - used, 0)
+end
+
+function counter.wait(window, seen, cost)
+  local most = math.max(window.capacity - cost, 0)
+  local current, previous, full = window.current, window.previous, window.total - window.previous
+  if full > most then
+    for index, count in buckets_in_use(window.key, window.name, current) do
+      current, previous, full = index + 1, count, full - count
+      if full <= most then
+        break
+      end
+    end
+  end
+  local room, per_ms = most - full, window.width / 1000
+  local elapsed_ms = previous > room and per_ms - math.floor(room * per_ms / previous) or 0
+  return math.max(current * window.width + elapsed_ms * 1000 - seen, 0)
+end
+
+function counter.reset(window, seen)
+  return window.total == 0 and 0 or counter.wait(window, seen, counter.remaining(window, seen) + 1)
+end
+
 -- Fixed windows: one bucket is one window, and none counts beyond its end.
 
 local fixed = setmetatable({}, {__index = sliding})
@@ -301,4 +346,4 @@ function token_bucket.numbers(window)
   return window.debt, window.repaid_from
 end
 
-local algorithms = {s = sliding, l = log, f = fixed, b = token_bucket}
+local algorithms = {s = sliding, l = log, c = counter, f = fixed, b = token_bucket}

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::units::Timestamp;
-use crate::window::{Algorithm, Tally, TokenBucket, Window};
+use crate::window::{Algorithm, Tally, TokenBucket, Weighted, Window};
 use crate::wire::Operation;
 
 /// Into how many buckets the store divides a sliding window: a token comes back late by at most 1/256 of the
@@ -18,6 +18,8 @@ pub const STORE_BUCKETS: u32 = 256;
 pub enum Counter {
     /// Of a sliding window, a sliding log or a fixed window.
     Tally(Tally),
+    /// Of a sliding counter.
+    Weighted(Weighted),
     /// Of a token bucket.
     TokenBucket(TokenBucket),
 }
@@ -124,6 +126,9 @@ impl SubjectCounters {
                 ) => {
                     counter.settle(window, buckets, self.seen);
                 }
+                (Some(Counter::Weighted(counter)), Algorithm::SlidingCounter) => {
+                    counter.settle(window, self.seen);
+                }
                 (Some(Counter::TokenBucket(counter)), Algorithm::TokenBucket { .. }) => {
                     counter.settle(window, self.seen);
                 }
@@ -146,6 +151,7 @@ impl SubjectCounters {
         for (window, counter) in windows.iter().zip(&mut self.counters) {
             match counter {
                 Counter::Tally(counter) => counter.charge(window, buckets, dated, cost),
+                Counter::Weighted(counter) => counter.charge(window, dated, cost),
                 Counter::TokenBucket(counter) => counter.charge(window, dated, cost),
             }
         }
@@ -156,6 +162,7 @@ impl SubjectCounters {
         for (window, counter) in windows.iter().zip(&mut self.counters) {
             match counter {
                 Counter::Tally(counter) => counter.uncharge(window, buckets, dated, cost),
+                Counter::Weighted(counter) => counter.uncharge(window, dated, cost),
                 Counter::TokenBucket(counter) => counter.uncharge(window, cost),
             }
         }
@@ -165,7 +172,7 @@ impl SubjectCounters {
     pub fn verdicts(&self, windows: &[Window], buckets: u32, cost: u32) -> Vec<WindowVerdict> {
         self.pairs(windows)
             .map(|(window, counter)| WindowVerdict {
-                remaining: counter.remaining(window),
+                remaining: counter.remaining(window, self.seen),
                 reset: counter.reset(window, buckets, self.seen),
                 wait: counter.wait(window, buckets, self.seen, cost),
             })
@@ -190,13 +197,15 @@ impl Counter {
             Algorithm::SlidingWindow | Algorithm::SlidingLog | Algorithm::FixedWindow { .. } => {
                 Counter::Tally(Tally::default())
             }
+            Algorithm::SlidingCounter => Counter::Weighted(Weighted::default()),
             Algorithm::TokenBucket { .. } => Counter::TokenBucket(TokenBucket::default()),
         }
     }
 
-    fn remaining(&self, window: &Window) -> u32 {
+    fn remaining(&self, window: &Window, now: Timestamp) -> u32 {
         match self {
             Counter::Tally(counter) => counter.remaining(window),
+            Counter::Weighted(counter) => counter.remaining(window, now),
             Counter::TokenBucket(counter) => counter.remaining(window),
         }
     }
@@ -204,6 +213,7 @@ impl Counter {
     fn reset(&self, window: &Window, buckets: u32, now: Timestamp) -> Duration {
         match self {
             Counter::Tally(counter) => counter.reset(window, buckets, now),
+            Counter::Weighted(counter) => counter.reset(window, now),
             Counter::TokenBucket(counter) => counter.reset(window, now),
         }
     }
@@ -211,6 +221,7 @@ impl Counter {
     fn wait(&self, window: &Window, buckets: u32, now: Timestamp, cost: u32) -> Duration {
         match self {
             Counter::Tally(counter) => counter.wait(window, buckets, now, cost),
+            Counter::Weighted(counter) => counter.wait(window, now, cost),
             Counter::TokenBucket(counter) => counter.wait(window, now, cost),
         }
     }

@@ -137,7 +137,7 @@ fn as_kept_here(check: &Check) -> Cow<'_, Check> {
 
 fn is_kept_as_is(algorithm: Algorithm) -> bool {
     match algorithm {
-        Algorithm::SlidingWindow | Algorithm::TokenBucket { .. } => true,
+        Algorithm::SlidingWindow | Algorithm::SlidingCounter | Algorithm::TokenBucket { .. } => true,
         Algorithm::SlidingLog | Algorithm::FixedWindow { .. } => false,
     }
 }

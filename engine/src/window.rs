@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | [`Algorithm::SlidingWindow`] | no trailing window over its limit; late by at most `per / buckets` | a count per bucket in use |
 //! | [`Algorithm::SlidingLog`] | no trailing window over its limit, and nothing late | an entry per charge, so its limit is small |
+//! | [`Algorithm::SlidingCounter`] | an estimate: no trailing window over twice its limit, seldom one over its limit | two counts |
 //! | [`Algorithm::FixedWindow`] | no calendar window over its limit; up to twice the limit across a boundary | a count per window in use |
 //! | [`Algorithm::TokenBucket`] | no interval over `burst + limit / per x its length` | one number and one moment |
 //!
@@ -19,10 +20,12 @@ use crate::units::micros;
 mod offset;
 mod tally;
 mod token_bucket;
+mod weighted;
 
 pub use offset::{Offset, OffsetError};
 pub use tally::{Bucket, Tally};
 pub use token_bucket::TokenBucket;
+pub use weighted::Weighted;
 
 /// The largest `limit` and `burst`. Products of a limit and a window must stay exact in a Lua number (2^53).
 pub const MAX_LIMIT: u32 = 1_000_000_000;
@@ -51,6 +54,8 @@ pub enum Algorithm {
     SlidingWindow,
     /// Each charge by its own moment.
     SlidingLog,
+    /// Two counts, the older one weighted: an approximation.
+    SlidingCounter,
     /// A calendar quota: windows stand side by side, and each starts afresh.
     FixedWindow {
         /// Whose clocks say when a window begins.
@@ -74,6 +79,11 @@ pub enum Unit {
     },
     /// Requests, each with its moment, that are kept for this span.
     Entry {
+        /// The window's span.
+        per: Duration,
+    },
+    /// Requests of whole spans since the epoch, to be weighted.
+    Weighted {
         /// The window's span.
         per: Duration,
     },
@@ -113,6 +123,9 @@ pub enum WindowError {
     /// The offset from UTC is out of range.
     #[error(transparent)]
     Offset(#[from] OffsetError),
+    /// `limit` and `per` of a sliding counter are each in range, and their product cannot be counted exactly.
+    #[error("limit x per is too large to be weighted exactly: lower limit or use a shorter per")]
+    TooHeavy,
     /// `burst` and `per` are each in range, and their product cannot be counted exactly.
     #[error("burst x per is too large to be counted exactly: lower burst or use a shorter per")]
     TooFine,
@@ -127,6 +140,10 @@ impl Window {
         }
         if algorithm == Algorithm::SlidingLog && limit.get() > MAX_LOG_LIMIT {
             return Err(WindowError::LogLimit);
+        }
+        let weight = u64::from(limit.get()).saturating_mul(micros(per) / 1000);
+        if algorithm == Algorithm::SlidingCounter && weight > MAX_EXACT {
+            return Err(WindowError::TooHeavy);
         }
         let window = Self { limit, per, algorithm };
         if let Algorithm::TokenBucket { burst } = algorithm {
@@ -163,8 +180,8 @@ impl Window {
     /// The most that one request may ever cost here: what an empty window admits at once.
     pub fn capacity(&self) -> u32 {
         match self.algorithm {
-            Algorithm::SlidingWindow | Algorithm::SlidingLog | Algorithm::FixedWindow { .. } => self.limit(),
             Algorithm::TokenBucket { burst } => burst.get(),
+            _ => self.limit(),
         }
     }
 
@@ -173,6 +190,7 @@ impl Window {
         match self.algorithm {
             Algorithm::SlidingWindow => Unit::Bucket { per: self.per },
             Algorithm::SlidingLog => Unit::Entry { per: self.per },
+            Algorithm::SlidingCounter => Unit::Weighted { per: self.per },
             Algorithm::FixedWindow { offset } => {
                 Unit::Calendar { per: self.per, shift: offset.shift(self.per) }
             }
@@ -202,6 +220,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 enum RawWindow {
     SlidingWindow { limit: u32, per_ms: u64 },
     SlidingLog { limit: u32, per_ms: u64 },
+    SlidingCounter { limit: u32, per_ms: u64 },
     FixedWindow { limit: u32, per_ms: u64, offset_min: i32 },
     TokenBucket { limit: u32, per_ms: u64, burst: u32 },
 }
@@ -216,6 +235,9 @@ impl TryFrom<RawWindow> for Window {
             }
             RawWindow::SlidingLog { limit, per_ms } => {
                 Window::new(limit, Duration::from_millis(per_ms), Algorithm::SlidingLog)
+            }
+            RawWindow::SlidingCounter { limit, per_ms } => {
+                Window::new(limit, Duration::from_millis(per_ms), Algorithm::SlidingCounter)
             }
             RawWindow::FixedWindow { limit, per_ms, offset_min } => {
                 let offset = Offset::from_minutes(offset_min)?;
@@ -235,6 +257,7 @@ impl From<Window> for RawWindow {
         match window.algorithm {
             Algorithm::SlidingWindow => RawWindow::SlidingWindow { limit, per_ms },
             Algorithm::SlidingLog => RawWindow::SlidingLog { limit, per_ms },
+            Algorithm::SlidingCounter => RawWindow::SlidingCounter { limit, per_ms },
             Algorithm::FixedWindow { offset } => {
                 RawWindow::FixedWindow { limit, per_ms, offset_min: offset.minutes() }
             }
@@ -265,6 +288,9 @@ mod tests {
         let log = |limit| Window::new(limit, MIN_PER, Algorithm::SlidingLog);
         assert_eq!(log(MAX_LOG_LIMIT + 1), Err(WindowError::LogLimit));
         assert!(log(MAX_LOG_LIMIT).is_ok());
+        let counter = |limit| Window::new(limit, MAX_PER, Algorithm::SlidingCounter);
+        assert_eq!(counter(284_837), Err(WindowError::TooHeavy));
+        assert!(counter(284_836).is_ok());
     }
 
     #[test]
@@ -285,6 +311,10 @@ mod tests {
             (
                 Window::new(3, Duration::from_secs(1), Algorithm::SlidingLog).unwrap(),
                 r#"{"algorithm":"sliding_log","limit":3,"per_ms":1000}"#,
+            ),
+            (
+                Window::new(3, Duration::from_secs(1), Algorithm::SlidingCounter).unwrap(),
+                r#"{"algorithm":"sliding_counter","limit":3,"per_ms":1000}"#,
             ),
             (
                 Window::new(3, Duration::from_secs(1), east).unwrap(),

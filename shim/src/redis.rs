@@ -238,7 +238,7 @@ fn take_command(hash: &str, check: &Check, spend_within: Duration) -> Cmd {
             command.arg(name).arg(window.capacity());
             match window.unit() {
                 Unit::Bucket { per } => command.arg(micros(per)).arg(STORE_BUCKETS),
-                Unit::Entry { per } => command.arg(micros(per)).arg(0),
+                Unit::Entry { per } | Unit::Weighted { per } => command.arg(micros(per)).arg(0),
                 Unit::Calendar { per, shift } => command.arg(micros(per)).arg(micros(shift)),
                 Unit::Debt { token, rate } => command.arg(token).arg(rate),
             };
@@ -254,6 +254,7 @@ fn names(windows: &[Window]) -> impl Iterator<Item = String> {
         let name = match unit {
             Unit::Bucket { per } => format!("s{}", per.as_millis()),
             Unit::Entry { per } => format!("l{}", per.as_millis()),
+            Unit::Weighted { per } => format!("c{}", per.as_millis()),
             Unit::Calendar { per, shift } => format!("f{}+{}", per.as_millis(), shift.as_millis()),
             Unit::Debt { token, rate } => format!("b{token}/{rate}"),
         };

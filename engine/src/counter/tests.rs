@@ -17,6 +17,10 @@ fn log(limit: u32, per: Duration) -> Window {
     Window::new(limit, per, Algorithm::SlidingLog).unwrap()
 }
 
+fn counter(limit: u32, per: Duration) -> Window {
+    Window::new(limit, per, Algorithm::SlidingCounter).unwrap()
+}
+
 fn fixed(limit: u32, per: Duration, minutes: i32) -> Window {
     let offset = Offset::from_minutes(minutes).unwrap();
     Window::new(limit, per, Algorithm::FixedWindow { offset }).unwrap()
@@ -36,9 +40,13 @@ fn take_one(counters: &mut SubjectCounters, windows: &[Window], cost: u32, now: 
 
 #[test]
 fn refuses_the_eleventh_in_ten_and_admits_it_exactly_when_it_said() {
-    for windows in
-        [[sliding(10, SECOND)], [log(10, SECOND)], [fixed(10, SECOND, 0)], [bucket(10, SECOND, 10)]]
-    {
+    for windows in [
+        [sliding(10, SECOND)],
+        [log(10, SECOND)],
+        [counter(10, SECOND)],
+        [fixed(10, SECOND, 0)],
+        [bucket(10, SECOND, 10)],
+    ] {
         let mut counters = SubjectCounters::default();
         for used in 1..=10 {
             let decision = take_one(&mut counters, &windows, 1, at(0));
@@ -85,7 +93,13 @@ fn charges_no_key_when_one_refuses() {
 
 #[test]
 fn refuses_a_cost_that_never_fits_without_counting_it() {
-    for windows in [[sliding(3, SECOND)], [log(3, SECOND)], [fixed(3, SECOND, 0)], [bucket(3, SECOND, 3)]] {
+    for windows in [
+        [sliding(3, SECOND)],
+        [log(3, SECOND)],
+        [counter(3, SECOND)],
+        [fixed(3, SECOND, 0)],
+        [bucket(3, SECOND, 3)],
+    ] {
         let mut counters = SubjectCounters::default();
         assert!(!take_one(&mut counters, &windows, 4, at(0)).allowed);
         assert_eq!(take_one(&mut counters, &windows, 3, at(0)).keys[0][0].remaining, 0);
@@ -94,7 +108,13 @@ fn refuses_a_cost_that_never_fits_without_counting_it() {
 
 #[test]
 fn time_does_not_run_backwards() {
-    for windows in [[sliding(2, SECOND)], [log(2, SECOND)], [fixed(2, SECOND, 0)], [bucket(2, SECOND, 2)]] {
+    for windows in [
+        [sliding(2, SECOND)],
+        [log(2, SECOND)],
+        [counter(2, SECOND)],
+        [fixed(2, SECOND, 0)],
+        [bucket(2, SECOND, 2)],
+    ] {
         let mut ahead = SubjectCounters::default();
         take_one(&mut ahead, &windows, 1, at(5_000_000));
         let mut steady = ahead.clone();
@@ -112,6 +132,7 @@ fn a_window_of_another_algorithm_starts_afresh() {
     take_one(&mut counters, &[sliding(2, SECOND), bucket(2, SECOND, 2)], 2, at(0));
     let swapped = [bucket(2, SECOND, 2), sliding(2, SECOND)];
     assert!(take_one(&mut counters, &swapped, 2, at(0)).allowed);
+    assert!(take_one(&mut counters, &[counter(2, SECOND), counter(2, SECOND)], 2, at(0)).allowed);
 }
 
 // proptest draws its seeds from the system, and wasm32-unknown-unknown has none to draw them from.
@@ -162,6 +183,10 @@ mod properties {
         (1..20u32, span()).prop_map(|(limit, per)| log(limit, per))
     }
 
+    fn sliding_counters() -> impl Strategy<Value = Window> {
+        (1..20u32, span()).prop_map(|(limit, per)| counter(limit, per))
+    }
+
     fn fixed_windows() -> impl Strategy<Value = Window> {
         (1..20u32, span(), -720..=840i32).prop_map(|(limit, per, minutes)| fixed(limit, per, minutes))
     }
@@ -171,7 +196,10 @@ mod properties {
     }
 
     fn any_windows() -> impl Strategy<Value = Vec<Window>> {
-        prop::collection::vec(prop_oneof![sliding_windows(), logs(), fixed_windows(), token_buckets()], 1..4)
+        prop::collection::vec(
+            prop_oneof![sliding_windows(), logs(), sliding_counters(), fixed_windows(), token_buckets()],
+            1..4,
+        )
     }
 
     /// Asks every question of one subject; `each` sees the counters before, the moment, and the decision.
@@ -253,6 +281,21 @@ mod properties {
                     exact.push((now, question.cost));
                 }
             });
+        }
+
+        // The one promise of an approximation; how good it is beyond that is a matter of the traffic.
+        #[test]
+        fn no_trailing_window_of_spends_holds_more_than_twice_the_limit_of_a_sliding_counter(
+            questions in questions(), window in sliding_counters(),
+        ) {
+            let (spends, per) = (spends(&questions, &window, STORE_BUCKETS), micros(window.per()));
+            for of_one in spends.chunk_by(|a, b| a / per == b / per) {
+                prop_assert!(of_one.len() <= window.limit() as usize, "{} from {} on", of_one.len(), of_one[0]);
+            }
+            for (first, begin) in spends.iter().enumerate() {
+                let within = spends[first..].iter().take_while(|spend| **spend < begin + per).count();
+                prop_assert!(within <= 2 * window.limit() as usize, "{within} from {begin} on");
+            }
         }
 
         #[test]

@@ -205,6 +205,7 @@ mod properties {
         vec![
             Window::new(sliding, Duration::from_secs(1), Algorithm::SlidingWindow).unwrap(),
             Window::new(3, Duration::from_millis(700), bucket).unwrap(),
+            Window::new(5, Duration::from_secs(2), Algorithm::SlidingCounter).unwrap(),
         ]
     }
 

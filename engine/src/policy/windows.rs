@@ -15,6 +15,7 @@ use crate::wire::MAX_WINDOWS;
 pub(super) enum Kind {
     SlidingWindow,
     SlidingLog,
+    SlidingCounter,
     FixedWindow,
     TokenBucket,
 }
@@ -34,11 +35,12 @@ pub(super) fn keeping<'a>(fields: &Fields<'a>) -> Keeping<'a> {
     let words = [
         ("sliding_window", Kind::SlidingWindow),
         ("sliding_log", Kind::SlidingLog),
+        ("sliding_counter", Kind::SlidingCounter),
         ("fixed_window", Kind::FixedWindow),
         ("token_bucket", Kind::TokenBucket),
     ];
     let algorithm = fields.get("algorithm");
-    let kind = fields.or("algorithm", Kind::SlidingWindow, |node| node.one_of(&words, &["sliding_counter"]));
+    let kind = fields.or("algorithm", Kind::SlidingWindow, |node| node.one_of(&words, &[]));
     let mut keeping = Keeping { algorithm, kind, offset: Some(Offset::default()) };
     if let Some(node) = fields.get("timezone") {
         keeping.offset = keeping.only_of(Kind::FixedWindow, &node).and_then(|()| offset(&node));
@@ -100,6 +102,7 @@ fn read_window(node: &Node<'_>, keeping: &Keeping<'_>) -> Option<Window> {
     let algorithm = match keeping.kind? {
         Kind::SlidingWindow => Algorithm::SlidingWindow,
         Kind::SlidingLog => Algorithm::SlidingLog,
+        Kind::SlidingCounter => Algorithm::SlidingCounter,
         Kind::FixedWindow => Algorithm::FixedWindow { offset: keeping.offset? },
         Kind::TokenBucket => Algorithm::TokenBucket { burst: NonZeroU32::new(burst.unwrap_or(limit))? },
     };

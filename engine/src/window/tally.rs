@@ -60,6 +60,7 @@ impl Grid {
                 let width = per.div_ceil(u64::from(buckets)).max(1);
                 Self { width, behind: u64::from(buckets), shift: 0 }
             }
+            Algorithm::SlidingCounter => Self { width: per, behind: 1, shift: 0 },
             Algorithm::SlidingLog => Self { width: 1, behind: per.saturating_sub(1), shift: 0 },
             Algorithm::FixedWindow { offset } => {
                 Self { width: per, behind: 0, shift: micros(offset.shift(window.per())) }

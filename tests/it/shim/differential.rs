@@ -21,7 +21,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use tokio::runtime::Runtime;
 
-use crate::support::{HOUR, PATIENT, bucket, fixed, log, sliding};
+use crate::support::{HOUR, PATIENT, bucket, counter, fixed, log, sliding};
 
 const KEYS: usize = 4;
 
@@ -69,6 +69,12 @@ fn windows() -> impl Strategy<Value = Vec<Window>> {
         log(40, ms(30)),
         log(15, HOUR),
         log(MAX_LOG_LIMIT, MAX_PER),
+        counter(1, ms(1)),
+        counter(9, ms(4)),
+        counter(40, ms(25)),
+        counter(1000, ms(60)),
+        counter(5, HOUR),
+        counter(284_836, MAX_PER),
         fixed(2, ms(1), 0),
         fixed(3, ms(2), 1),
         fixed(9, ms(17), -210),

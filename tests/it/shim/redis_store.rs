@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufR
 use tokio::net::TcpListener;
 
 use crate::support::{
-    HOUR, MINUTE, PATIENT, SECOND, Shim, allowed, batch, bucket, check, fixed, left, log, rejected,
+    HOUR, MINUTE, PATIENT, SECOND, Shim, allowed, batch, bucket, check, counter, fixed, left, log, rejected,
     shim_on_redis, sliding,
 };
 
@@ -78,6 +78,7 @@ async fn sets_every_hash_to_expire_when_its_windows_are_as_if_fresh() {
         ("c", vec![bucket(7, SECOND, 9), sliding(10, MINUTE)]),
         ("d", vec![sliding(10, MINUTE), bucket(1, HOUR, 9)]),
         ("f", vec![log(10, HOUR), log(10, MINUTE)]),
+        ("g", vec![counter(10, HOUR), counter(10, MINUTE)]),
         ("e", vec![fixed(10, HOUR, -210), sliding(10, SECOND)]),
     ];
     for (key, windows) in cases {

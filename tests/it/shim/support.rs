@@ -112,6 +112,10 @@ pub(crate) fn log(limit: u32, per: Duration) -> Window {
     Window::new(limit, per, Algorithm::SlidingLog).unwrap()
 }
 
+pub(crate) fn counter(limit: u32, per: Duration) -> Window {
+    Window::new(limit, per, Algorithm::SlidingCounter).unwrap()
+}
+
 /// Windows that begin when those of a place so many minutes ahead of UTC do.
 pub(crate) fn fixed(limit: u32, per: Duration, minutes: i32) -> Window {
     let offset = Offset::from_minutes(minutes).unwrap();

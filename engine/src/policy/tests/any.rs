@@ -22,6 +22,7 @@ fn any_json() -> impl Strategy<Value = Value> {
             "algorithm",
             "token_bucket",
             "sliding_log",
+            "sliding_counter",
             "fixed_window",
             "timezone",
             "match",

@@ -205,24 +205,17 @@ fn only_a_token_bucket_has_a_burst() {
 }
 
 #[test]
-fn algorithms_that_this_version_does_not_have_are_refused() {
-    check_x(
-        json!({"algorithm": "sliding_counter"}),
-        &[
-            ".algorithm: \"sliding_counter\": is not supported by this version; supported: sliding_window, sliding_log, \
-             fixed_window, token_bucket",
-        ],
-    );
+fn an_algorithm_is_one_of_five() {
     check_x(
         json!({"algorithm": "leaky_bucket"}),
         &[
-            ".algorithm: \"leaky_bucket\": must be one of sliding_window, sliding_log, fixed_window, token_bucket",
+            ".algorithm: \"leaky_bucket\": must be one of sliding_window, sliding_log, sliding_counter, fixed_window, token_bucket",
         ],
     );
     check_x(
         json!({"algorithm": "token-bucket"}),
         &[
-            ".algorithm: \"token-bucket\": must be one of sliding_window, sliding_log, fixed_window, token_bucket; did you mean `token_bucket`?",
+            ".algorithm: \"token-bucket\": must be one of sliding_window, sliding_log, sliding_counter, fixed_window, token_bucket; did you mean `token_bucket`?",
         ],
     );
 }
@@ -264,6 +257,20 @@ fn a_sliding_log_has_a_smaller_limit() {
         &[
             ".windows[0].limit: 100001: must be a whole number from 1 to 100000 for a sliding_log, which keeps an entry \
              for each request",
+        ],
+    );
+}
+
+#[test]
+fn a_sliding_counter_has_weights_that_are_exact() {
+    let counter = |limit: u32, per: &str| json!({"algorithm": "sliding_counter", "windows": [{"limit": limit, "per": per}]});
+    let window = Window::new(1_000_000, Duration::from_secs(86_400), Algorithm::SlidingCounter).unwrap();
+    assert_eq!(count(&loaded(&one(counter(1_000_000, "1d"))).lanes[0].limits[0]).windows, [window]);
+    check_x(
+        counter(1_000_000, "366d"),
+        &[
+            ".windows[0]: {\"limit\":1000000,\"per\":\"366d\"}: makes no window: limit x per is too large to be weighted \
+             exactly: lower limit or use a shorter per",
         ],
     );
 }
