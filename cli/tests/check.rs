@@ -128,7 +128,7 @@ fn every_error_is_told_with_its_line() {
         1,
         &[
             "policy.yaml:8: rate_limits.ads.windws: []: is an unknown field; allowed: match, except, key_prefix, keys, \
-             hash_tag, windows, algorithm, cost, consume, on_missing_key, enforce, shards and 1 more; \
+             hash_tag, windows, algorithm, cost, consume, on_missing_key, enforce, shards and 2 more; \
              did you mean `windows`?",
             "policy.yaml:4: rate_limits.ads.keys.per_user.header: \"X-User\": must be lower-case: `x-user`",
             "policy.yaml:6: rate_limits.ads.windows[0].limit: 0: must be a whole number from 1 to 1000000000",

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::units::Timestamp;
-use crate::window::{Algorithm, Sliding, TokenBucket, Window};
+use crate::window::{Algorithm, Tally, TokenBucket, Weighted, Window};
 use crate::wire::Operation;
 
 /// Into how many buckets the store divides a sliding window: a token comes back late by at most 1/256 of the
@@ -16,8 +16,10 @@ pub const STORE_BUCKETS: u32 = 256;
 /// The counter of one subject in one window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Counter {
-    /// Of a sliding window.
-    Sliding(Sliding),
+    /// Of a sliding window, a sliding log or a fixed window.
+    Tally(Tally),
+    /// Of a sliding counter.
+    Weighted(Weighted),
     /// Of a token bucket.
     TokenBucket(TokenBucket),
 }
@@ -118,8 +120,14 @@ impl SubjectCounters {
         self.counters.truncate(windows.len());
         for (at, window) in windows.iter().enumerate() {
             match (self.counters.get_mut(at), window.algorithm()) {
-                (Some(Counter::Sliding(counter)), Algorithm::SlidingWindow) => {
+                (
+                    Some(Counter::Tally(counter)),
+                    Algorithm::SlidingWindow | Algorithm::SlidingLog | Algorithm::FixedWindow { .. },
+                ) => {
                     counter.settle(window, buckets, self.seen);
+                }
+                (Some(Counter::Weighted(counter)), Algorithm::SlidingCounter) => {
+                    counter.settle(window, self.seen);
                 }
                 (Some(Counter::TokenBucket(counter)), Algorithm::TokenBucket { .. }) => {
                     counter.settle(window, self.seen);
@@ -142,7 +150,8 @@ impl SubjectCounters {
         let dated = self.seen.plus(spend_within);
         for (window, counter) in windows.iter().zip(&mut self.counters) {
             match counter {
-                Counter::Sliding(counter) => counter.charge(window, buckets, dated, cost),
+                Counter::Tally(counter) => counter.charge(window, buckets, dated, cost),
+                Counter::Weighted(counter) => counter.charge(window, dated, cost),
                 Counter::TokenBucket(counter) => counter.charge(window, dated, cost),
             }
         }
@@ -152,7 +161,8 @@ impl SubjectCounters {
     pub fn uncharge(&mut self, windows: &[Window], buckets: u32, cost: u32, dated: Timestamp) {
         for (window, counter) in windows.iter().zip(&mut self.counters) {
             match counter {
-                Counter::Sliding(counter) => counter.uncharge(window, buckets, dated, cost),
+                Counter::Tally(counter) => counter.uncharge(window, buckets, dated, cost),
+                Counter::Weighted(counter) => counter.uncharge(window, dated, cost),
                 Counter::TokenBucket(counter) => counter.uncharge(window, cost),
             }
         }
@@ -162,7 +172,7 @@ impl SubjectCounters {
     pub fn verdicts(&self, windows: &[Window], buckets: u32, cost: u32) -> Vec<WindowVerdict> {
         self.pairs(windows)
             .map(|(window, counter)| WindowVerdict {
-                remaining: counter.remaining(window),
+                remaining: counter.remaining(window, self.seen),
                 reset: counter.reset(window, buckets, self.seen),
                 wait: counter.wait(window, buckets, self.seen, cost),
             })
@@ -184,28 +194,34 @@ impl Counter {
     /// The counter of a subject that `window` has never seen.
     pub fn fresh(window: &Window) -> Self {
         match window.algorithm() {
-            Algorithm::SlidingWindow => Counter::Sliding(Sliding::default()),
+            Algorithm::SlidingWindow | Algorithm::SlidingLog | Algorithm::FixedWindow { .. } => {
+                Counter::Tally(Tally::default())
+            }
+            Algorithm::SlidingCounter => Counter::Weighted(Weighted::default()),
             Algorithm::TokenBucket { .. } => Counter::TokenBucket(TokenBucket::default()),
         }
     }
 
-    fn remaining(&self, window: &Window) -> u32 {
+    fn remaining(&self, window: &Window, now: Timestamp) -> u32 {
         match self {
-            Counter::Sliding(counter) => counter.remaining(window),
+            Counter::Tally(counter) => counter.remaining(window),
+            Counter::Weighted(counter) => counter.remaining(window, now),
             Counter::TokenBucket(counter) => counter.remaining(window),
         }
     }
 
     fn reset(&self, window: &Window, buckets: u32, now: Timestamp) -> Duration {
         match self {
-            Counter::Sliding(counter) => counter.reset(window, buckets, now),
+            Counter::Tally(counter) => counter.reset(window, buckets, now),
+            Counter::Weighted(counter) => counter.reset(window, now),
             Counter::TokenBucket(counter) => counter.reset(window, now),
         }
     }
 
     fn wait(&self, window: &Window, buckets: u32, now: Timestamp, cost: u32) -> Duration {
         match self {
-            Counter::Sliding(counter) => counter.wait(window, buckets, now, cost),
+            Counter::Tally(counter) => counter.wait(window, buckets, now, cost),
+            Counter::Weighted(counter) => counter.wait(window, now, cost),
             Counter::TokenBucket(counter) => counter.wait(window, now, cost),
         }
     }

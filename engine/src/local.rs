@@ -9,9 +9,14 @@
 //! subjects that find no room are counted together, as the slot's *crowd*: each is held to the limit at least,
 //! all of them together to once the limit, and while the crowd counts, newcomers belong to it.
 //!
+//! A node's clock is monotonic and knows no calendar, so a fixed window is kept as a sliding one of the same span
+//! and limit. That is never over: a calendar window is one of the trailing windows that a sliding one bounds. A
+//! sliding log is kept so too, since a slot has no room for an entry of each request.
+//!
 //! Several keys are charged slot by slot. When a race is lost in between, what was charged is taken back and
 //! the decision is made again; other workers may meanwhile see a charge too many, and none too few.
 
+use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
@@ -19,7 +24,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::counter::{Charge, SubjectCounters, decide};
 use crate::units::Timestamp;
-use crate::window::Window;
+use crate::window::{Algorithm, Window};
 use crate::wire::{Check, CheckAnswer, Operation, StoreError};
 
 mod slot;
@@ -65,8 +70,9 @@ impl LocalCounters {
 
     /// Decides a check at `now`, a moment of the node's monotonic clock.
     pub fn decide(&self, cells: &dyn Cells, check: &Check, now: Timestamp) -> CheckAnswer {
+        let check = as_kept_here(check);
         for _ in 0..ATTEMPTS {
-            match self.attempt(cells, check, now) {
+            match self.attempt(cells, &check, now) {
                 Ok(Some(answer)) => return answer,
                 Ok(None) => {}
                 Err(CellsBroken) => break,
@@ -111,6 +117,28 @@ impl LocalCounters {
         // the low bits name the slot; all of them tell subjects apart within it
         let slot = u32::try_from(id % u64::from(SLOTS)).unwrap_or_default();
         Address { slot, id, crowd }
+    }
+}
+
+/// The check with each window as a node keeps it.
+fn as_kept_here(check: &Check) -> Cow<'_, Check> {
+    let windows = || check.keys.iter().flat_map(|key| &key.windows);
+    if windows().all(|window| is_kept_as_is(window.algorithm())) {
+        return Cow::Borrowed(check);
+    }
+    let mut check = check.clone();
+    for window in check.keys.iter_mut().flat_map(|key| &mut key.windows) {
+        if !is_kept_as_is(window.algorithm()) {
+            *window = window.as_sliding();
+        }
+    }
+    Cow::Owned(check)
+}
+
+fn is_kept_as_is(algorithm: Algorithm) -> bool {
+    match algorithm {
+        Algorithm::SlidingWindow | Algorithm::SlidingCounter | Algorithm::TokenBucket { .. } => true,
+        Algorithm::SlidingLog | Algorithm::FixedWindow { .. } => false,
     }
 }
 

@@ -3,9 +3,12 @@
 //! | algorithm | promise | what it keeps |
 //! | --- | --- | --- |
 //! | [`Algorithm::SlidingWindow`] | no trailing window over its limit; late by at most `per / buckets` | a count per bucket in use |
+//! | [`Algorithm::SlidingLog`] | no trailing window over its limit, and nothing late | an entry per charge, so its limit is small |
+//! | [`Algorithm::SlidingCounter`] | an estimate: no trailing window over twice its limit, seldom one over its limit | two counts |
+//! | [`Algorithm::FixedWindow`] | no calendar window over its limit; up to twice the limit across a boundary | a count per window in use |
 //! | [`Algorithm::TokenBucket`] | no interval over `burst + limit / per x its length` | one number and one moment |
 //!
-//! The same arithmetic stands in `lua/take.lua`, which answers number for number what this code answers.
+//! The same arithmetic stands in `lua/windows.lua`, which answers number for number what this code answers.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -14,14 +17,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::micros;
 
-mod sliding;
+mod offset;
+mod tally;
 mod token_bucket;
+mod weighted;
 
-pub use sliding::{Bucket, Sliding};
+pub use offset::{Offset, OffsetError};
+pub use tally::{Bucket, Tally};
 pub use token_bucket::TokenBucket;
+pub use weighted::Weighted;
 
 /// The largest `limit` and `burst`. Products of a limit and a window must stay exact in a Lua number (2^53).
 pub const MAX_LIMIT: u32 = 1_000_000_000;
+/// The largest `limit` of a sliding log, which keeps an entry for each request: some 80 bytes in Redis.
+pub const MAX_LOG_LIMIT: u32 = 100_000;
 /// The shortest window. Below a millisecond the way to the store takes longer than the window.
 pub const MIN_PER: Duration = Duration::from_millis(1);
 /// The longest window: 366 days, a leap year.
@@ -43,6 +52,15 @@ pub struct Window {
 pub enum Algorithm {
     /// Counts in fine buckets; the oldest counts in full until all of it has passed.
     SlidingWindow,
+    /// Each charge by its own moment.
+    SlidingLog,
+    /// Two counts, the older one weighted: an approximation.
+    SlidingCounter,
+    /// A calendar quota: windows stand side by side, and each starts afresh.
+    FixedWindow {
+        /// Whose clocks say when a window begins.
+        offset: Offset,
+    },
     /// GCRA: a bucket of `burst` tokens that refills at `limit / per`.
     TokenBucket {
         /// Tokens in a full bucket.
@@ -59,6 +77,23 @@ pub enum Unit {
         /// The window's span.
         per: Duration,
     },
+    /// Requests, each with its moment, that are kept for this span.
+    Entry {
+        /// The window's span.
+        per: Duration,
+    },
+    /// Requests of whole spans since the epoch, to be weighted.
+    Weighted {
+        /// The window's span.
+        per: Duration,
+    },
+    /// Whole calendar windows of this span.
+    Calendar {
+        /// The window's span.
+        per: Duration,
+        /// How far ahead of the epoch's windows these begin; below `per`.
+        shift: Duration,
+    },
     /// Debt, as [`Window::token`] has it.
     Debt {
         /// The debt of one token.
@@ -74,12 +109,23 @@ pub enum WindowError {
     /// `limit` is out of range.
     #[error("limit must be from 1 to {MAX_LIMIT}")]
     Limit,
+    /// `limit` is out of a sliding log's range.
+    #[error(
+        "limit must be from 1 to {MAX_LOG_LIMIT} for a sliding_log, which keeps an entry for each request"
+    )]
+    LogLimit,
     /// `per` is out of range.
     #[error("per must be from 1ms to 366d")]
     Per,
     /// `burst` is out of range.
     #[error("burst must be from 1 to {MAX_LIMIT}")]
     Burst,
+    /// The offset from UTC is out of range.
+    #[error(transparent)]
+    Offset(#[from] OffsetError),
+    /// `limit` and `per` of a sliding counter are each in range, and their product cannot be counted exactly.
+    #[error("limit x per is too large to be weighted exactly: lower limit or use a shorter per")]
+    TooHeavy,
     /// `burst` and `per` are each in range, and their product cannot be counted exactly.
     #[error("burst x per is too large to be counted exactly: lower burst or use a shorter per")]
     TooFine,
@@ -91,6 +137,13 @@ impl Window {
         let limit = NonZeroU32::new(limit).filter(|l| l.get() <= MAX_LIMIT).ok_or(WindowError::Limit)?;
         if !(MIN_PER..=MAX_PER).contains(&per) || !per.subsec_nanos().is_multiple_of(1_000_000) {
             return Err(WindowError::Per);
+        }
+        if algorithm == Algorithm::SlidingLog && limit.get() > MAX_LOG_LIMIT {
+            return Err(WindowError::LogLimit);
+        }
+        let weight = u64::from(limit.get()).saturating_mul(micros(per) / 1000);
+        if algorithm == Algorithm::SlidingCounter && weight > MAX_EXACT {
+            return Err(WindowError::TooHeavy);
         }
         let window = Self { limit, per, algorithm };
         if let Algorithm::TokenBucket { burst } = algorithm {
@@ -119,11 +172,16 @@ impl Window {
         self.algorithm
     }
 
+    /// The sliding window of the same limit and span.
+    pub fn as_sliding(&self) -> Self {
+        Self { algorithm: Algorithm::SlidingWindow, ..self.clone() }
+    }
+
     /// The most that one request may ever cost here: what an empty window admits at once.
     pub fn capacity(&self) -> u32 {
         match self.algorithm {
-            Algorithm::SlidingWindow => self.limit(),
             Algorithm::TokenBucket { burst } => burst.get(),
+            _ => self.limit(),
         }
     }
 
@@ -131,6 +189,11 @@ impl Window {
     pub fn unit(&self) -> Unit {
         match self.algorithm {
             Algorithm::SlidingWindow => Unit::Bucket { per: self.per },
+            Algorithm::SlidingLog => Unit::Entry { per: self.per },
+            Algorithm::SlidingCounter => Unit::Weighted { per: self.per },
+            Algorithm::FixedWindow { offset } => {
+                Unit::Calendar { per: self.per, shift: offset.shift(self.per) }
+            }
             Algorithm::TokenBucket { .. } => {
                 let (token, rate) = self.token();
                 Unit::Debt { token, rate }
@@ -156,6 +219,9 @@ fn gcd(a: u64, b: u64) -> u64 {
 #[serde(tag = "algorithm", rename_all = "snake_case", deny_unknown_fields)]
 enum RawWindow {
     SlidingWindow { limit: u32, per_ms: u64 },
+    SlidingLog { limit: u32, per_ms: u64 },
+    SlidingCounter { limit: u32, per_ms: u64 },
+    FixedWindow { limit: u32, per_ms: u64, offset_min: i32 },
     TokenBucket { limit: u32, per_ms: u64, burst: u32 },
 }
 
@@ -166,6 +232,16 @@ impl TryFrom<RawWindow> for Window {
         match raw {
             RawWindow::SlidingWindow { limit, per_ms } => {
                 Window::new(limit, Duration::from_millis(per_ms), Algorithm::SlidingWindow)
+            }
+            RawWindow::SlidingLog { limit, per_ms } => {
+                Window::new(limit, Duration::from_millis(per_ms), Algorithm::SlidingLog)
+            }
+            RawWindow::SlidingCounter { limit, per_ms } => {
+                Window::new(limit, Duration::from_millis(per_ms), Algorithm::SlidingCounter)
+            }
+            RawWindow::FixedWindow { limit, per_ms, offset_min } => {
+                let offset = Offset::from_minutes(offset_min)?;
+                Window::new(limit, Duration::from_millis(per_ms), Algorithm::FixedWindow { offset })
             }
             RawWindow::TokenBucket { limit, per_ms, burst } => {
                 let burst = NonZeroU32::new(burst).ok_or(WindowError::Burst)?;
@@ -180,6 +256,11 @@ impl From<Window> for RawWindow {
         let (limit, per_ms) = (window.limit(), micros(window.per) / 1000);
         match window.algorithm {
             Algorithm::SlidingWindow => RawWindow::SlidingWindow { limit, per_ms },
+            Algorithm::SlidingLog => RawWindow::SlidingLog { limit, per_ms },
+            Algorithm::SlidingCounter => RawWindow::SlidingCounter { limit, per_ms },
+            Algorithm::FixedWindow { offset } => {
+                RawWindow::FixedWindow { limit, per_ms, offset_min: offset.minutes() }
+            }
             Algorithm::TokenBucket { burst } => RawWindow::TokenBucket { limit, per_ms, burst: burst.get() },
         }
     }
@@ -204,6 +285,12 @@ mod tests {
         assert_eq!(sliding(1, MAX_PER + MIN_PER), Err(WindowError::Per));
         assert_eq!(sliding(1, Duration::from_micros(1500)), Err(WindowError::Per));
         assert_eq!(bucket(1, MIN_PER, MAX_LIMIT + 1), Err(WindowError::Burst));
+        let log = |limit| Window::new(limit, MIN_PER, Algorithm::SlidingLog);
+        assert_eq!(log(MAX_LOG_LIMIT + 1), Err(WindowError::LogLimit));
+        assert!(log(MAX_LOG_LIMIT).is_ok());
+        let counter = |limit| Window::new(limit, MAX_PER, Algorithm::SlidingCounter);
+        assert_eq!(counter(284_837), Err(WindowError::TooHeavy));
+        assert!(counter(284_836).is_ok());
     }
 
     #[test]
@@ -215,9 +302,40 @@ mod tests {
 
     #[test]
     fn goes_over_the_wire_and_back() {
-        let window = bucket(3, Duration::from_secs(1), 5).unwrap();
-        let json = serde_json::to_string(&window).unwrap();
-        assert_eq!(json, r#"{"algorithm":"token_bucket","limit":3,"per_ms":1000,"burst":5}"#);
-        assert_eq!(serde_json::from_str::<Window>(&json).unwrap(), window);
+        let east = Algorithm::FixedWindow { offset: Offset::from_minutes(480).unwrap() };
+        let windows = [
+            (
+                bucket(3, Duration::from_secs(1), 5).unwrap(),
+                r#"{"algorithm":"token_bucket","limit":3,"per_ms":1000,"burst":5}"#,
+            ),
+            (
+                Window::new(3, Duration::from_secs(1), Algorithm::SlidingLog).unwrap(),
+                r#"{"algorithm":"sliding_log","limit":3,"per_ms":1000}"#,
+            ),
+            (
+                Window::new(3, Duration::from_secs(1), Algorithm::SlidingCounter).unwrap(),
+                r#"{"algorithm":"sliding_counter","limit":3,"per_ms":1000}"#,
+            ),
+            (
+                Window::new(3, Duration::from_secs(1), east).unwrap(),
+                r#"{"algorithm":"fixed_window","limit":3,"per_ms":1000,"offset_min":480}"#,
+            ),
+        ];
+        for (window, json) in windows {
+            assert_eq!(serde_json::to_string(&window).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Window>(json).unwrap(), window);
+        }
+    }
+
+    #[test]
+    fn zones_whose_windows_begin_together_count_in_one_unit() {
+        let of = |minutes, per| {
+            let offset = Offset::from_minutes(minutes).unwrap();
+            Window::new(1, per, Algorithm::FixedWindow { offset }).unwrap().unit()
+        };
+        let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(86_400));
+        assert_eq!(of(480, hour), of(-60, hour));
+        assert_ne!(of(480, day), of(0, day));
+        assert_eq!(of(-720, day), of(720, day));
     }
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use crate::counter::{Counter, SubjectCounters};
 use crate::units::Timestamp;
-use crate::window::{Bucket, Sliding, TokenBucket};
+use crate::window::{Bucket, Tally, TokenBucket, Weighted};
 
 /// How many subjects a slot counts one by one. With 4096 slots a node has room for 65,536, and the sixteen
 /// of a slot stay within one or two kilobytes.
@@ -83,20 +83,19 @@ impl Slot {
     }
 }
 
-const SLIDING: u64 = 0;
+const TALLY: u64 = 0;
 const TOKEN_BUCKET: u64 = 1;
+const WEIGHTED: u64 = 2;
 
 fn encode_counter(out: &mut Vec<u8>, counter: &Counter, seen: u64) {
     match counter {
-        Counter::Sliding(sliding) => {
-            write(out, SLIDING);
-            write(out, sliding.buckets().len() as u64);
-            let mut last = 0;
-            for bucket in sliding.buckets() {
-                write(out, bucket.index - last);
-                write(out, bucket.count);
-                last = bucket.index;
-            }
+        Counter::Tally(tally) => {
+            write(out, TALLY);
+            encode_tally(out, tally);
+        }
+        Counter::Weighted(weighted) => {
+            write(out, WEIGHTED);
+            encode_tally(out, &weighted.tally);
         }
         Counter::TokenBucket(bucket) => {
             write(out, TOKEN_BUCKET);
@@ -104,6 +103,16 @@ fn encode_counter(out: &mut Vec<u8>, counter: &Counter, seen: u64) {
             // repayment starts at the latest charge on a node, and never after it
             write(out, seen.saturating_sub(bucket.repaid_from.as_micros()));
         }
+    }
+}
+
+fn encode_tally(out: &mut Vec<u8>, tally: &Tally) {
+    write(out, tally.buckets().len() as u64);
+    let mut last = 0;
+    for bucket in tally.buckets() {
+        write(out, bucket.index - last);
+        write(out, bucket.count);
+        last = bucket.index;
     }
 }
 
@@ -136,15 +145,8 @@ impl Reader<'_> {
 
     fn counter(&mut self, seen: u64) -> Option<Counter> {
         match self.number()? {
-            SLIDING => {
-                let (count, mut index) = (self.number()?, 0_u64);
-                let mut buckets = Vec::new();
-                for _ in 0..count {
-                    index = index.checked_add(self.number()?)?;
-                    buckets.push(Bucket { index, count: self.number()? });
-                }
-                Some(Counter::Sliding(Sliding::from_buckets(buckets)))
-            }
+            TALLY => Some(Counter::Tally(self.tally()?)),
+            WEIGHTED => Some(Counter::Weighted(Weighted { tally: self.tally()? })),
             TOKEN_BUCKET => {
                 let debt = self.number()?;
                 let repaid_from = Timestamp::from_micros(seen.checked_sub(self.number()?)?);
@@ -152,6 +154,16 @@ impl Reader<'_> {
             }
             _ => None,
         }
+    }
+
+    fn tally(&mut self) -> Option<Tally> {
+        let (count, mut index) = (self.number()?, 0_u64);
+        let mut buckets = Vec::new();
+        for _ in 0..count {
+            index = index.checked_add(self.number()?)?;
+            buckets.push(Bucket { index, count: self.number()? });
+        }
+        Some(Tally::from_buckets(buckets))
     }
 
     fn number(&mut self) -> Option<u64> {
@@ -179,11 +191,12 @@ mod tests {
     }
 
     fn slot() -> Slot {
-        let sliding = Sliding::from_buckets(
+        let tally = Tally::from_buckets(
             [(3, 1), (900_000_000_000, 70_000)].map(|(index, count)| Bucket { index, count }),
         );
         let bucket = TokenBucket { debt: 1 << 52, repaid_from: at(5) };
-        let counters = vec![Counter::Sliding(sliding), Counter::TokenBucket(bucket)];
+        let weighted = Weighted { tally: Tally::from_buckets([Bucket { index: 300, count: 2 }]) };
+        let counters = vec![Counter::Tally(tally), Counter::TokenBucket(bucket), Counter::Weighted(weighted)];
         let mut slot = Slot::default();
         slot.put(u64::MAX, at(99), SubjectCounters { seen: at(7), counters });
         slot.put(0, at(50), SubjectCounters { seen: at(50), counters: Vec::new() });

@@ -164,6 +164,34 @@ fn a_host_that_breaks_its_word_is_a_failure_and_not_a_hang() {
     assert_eq!(node().decide(&NeverWrites, &check(&[key("a", 1), key("b", 1)]), at(1)), failed);
 }
 
+#[test]
+fn a_node_without_a_calendar_keeps_a_fixed_window_as_a_sliding_one() {
+    let minute = Duration::from_secs(60);
+    let fixed = Algorithm::FixedWindow { offset: crate::window::Offset::default() };
+    let (shared, mut question) = (Shared::default(), check(&[key("a", 3)]));
+    (question.keys[0].cost, question.keys[0].windows) = (3, vec![Window::new(3, minute, fixed).unwrap()]);
+    assert!(matches!(node().decide(&shared, &question, at(59)), CheckAnswer::Allowed { .. }));
+    // the next minute, by a calendar
+    let CheckAnswer::Rejected { keys } = node().decide(&shared, &question, at(60)) else {
+        panic!("a node knows no calendar");
+    };
+    let wait = Duration::from_micros(keys[0].windows[0].wait_us);
+    assert!((minute..=minute + minute / BUCKETS).contains(&(wait + Duration::from_secs(1))), "{wait:?}");
+}
+
+#[test]
+fn a_node_keeps_a_log_in_buckets() {
+    let (shared, per) = (Shared::default(), Duration::from_secs(60));
+    let mut question = check(&[key("a", 1)]);
+    question.keys[0].windows = vec![Window::new(100_000, per, Algorithm::SlidingLog).unwrap()];
+    for ms in 0..1000 {
+        let now = Timestamp::from_micros(ms * 1000);
+        assert!(matches!(node().decide(&shared, &question, now), CheckAnswer::Allowed { .. }));
+    }
+    let bytes: usize = shared.cells.borrow().values().map(|(bytes, _)| bytes.len()).sum();
+    assert!(bytes < 64, "{bytes} bytes");
+}
+
 mod properties {
     use proptest::prelude::*;
     #[cfg(target_arch = "wasm32")]
@@ -178,6 +206,7 @@ mod properties {
         vec![
             Window::new(sliding, Duration::from_secs(1), Algorithm::SlidingWindow).unwrap(),
             Window::new(3, Duration::from_millis(700), bucket).unwrap(),
+            Window::new(5, Duration::from_secs(2), Algorithm::SlidingCounter).unwrap(),
         ]
     }
 

@@ -20,6 +20,7 @@ const FIELDS: &[&str] = &[
     "enforce",
     "shards",
     "on_failure",
+    "timezone",
 ];
 
 /// What an entry says, before it is a limit of a lane.
@@ -64,10 +65,9 @@ pub(super) fn read<'a>(
         .and_then(|node| keys::read(&node));
     let hash_tag = fields.maybe("hash_tag", |node| keys::sources(&node));
 
-    let algorithm = fields.get("algorithm");
-    let kind = fields.or("algorithm", windows::Kind::SlidingWindow, |node| windows::kind(&node));
+    let keeping = windows::keeping(&fields);
     let windows_at = fields.need("windows", ": how many requests in how long, as in [{limit: 100, per: 1m}]");
-    let windows = windows_at.as_ref().and_then(|node| windows::read(node, kind, algorithm.as_ref()));
+    let windows = windows_at.as_ref().and_then(|node| windows::read(node, &keeping));
     let charged = windows.as_deref().zip(windows_at.as_ref());
     let cost = fields.or("cost", Cost::Fixed(1), |node| windows::cost(&node, charged));
 

@@ -4,29 +4,79 @@ use std::num::NonZeroU32;
 
 use super::Cost;
 use super::duration::written;
-use super::read::Node;
-use crate::window::{Algorithm, MAX_LIMIT, MAX_PER, MIN_PER, Window, WindowError};
+use super::read::{Fields, Node};
+use crate::window::{
+    Algorithm, MAX_LIMIT, MAX_LOG_LIMIT, MAX_PER, MIN_PER, Offset, OffsetError, Window, WindowError,
+};
 use crate::wire::MAX_WINDOWS;
 
 /// An algorithm by its name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     SlidingWindow,
+    SlidingLog,
+    SlidingCounter,
+    FixedWindow,
     TokenBucket,
 }
 
-/// Reads `algorithm`.
-pub(super) fn kind(node: &Node<'_>) -> Option<Kind> {
-    let words = [("sliding_window", Kind::SlidingWindow), ("token_bucket", Kind::TokenBucket)];
-    node.one_of(&words, &["sliding_log", "sliding_counter", "fixed_window"])
+/// How the windows of a limit are kept, and where it is written.
+pub(super) struct Keeping<'a> {
+    /// `algorithm`, if it is written.
+    pub(super) algorithm: Option<Node<'a>>,
+    /// Nothing when errors were noted.
+    pub(super) kind: Option<Kind>,
+    /// Of fixed windows. Nothing when errors were noted.
+    offset: Option<Offset>,
 }
 
-/// Reads `windows`: 1 to [`MAX_WINDOWS`], no two of the same length. `algorithm` is where their algorithm is
-/// written, if it is.
-pub(super) fn read(node: &Node<'_>, kind: Option<Kind>, algorithm: Option<&Node<'_>>) -> Option<Vec<Window>> {
+/// Reads `algorithm` and `timezone`.
+pub(super) fn keeping<'a>(fields: &Fields<'a>) -> Keeping<'a> {
+    let words = [
+        ("sliding_window", Kind::SlidingWindow),
+        ("sliding_log", Kind::SlidingLog),
+        ("sliding_counter", Kind::SlidingCounter),
+        ("fixed_window", Kind::FixedWindow),
+        ("token_bucket", Kind::TokenBucket),
+    ];
+    let algorithm = fields.get("algorithm");
+    let kind = fields.or("algorithm", Kind::SlidingWindow, |node| node.one_of(&words, &[]));
+    let mut keeping = Keeping { algorithm, kind, offset: Some(Offset::default()) };
+    if let Some(node) = fields.get("timezone") {
+        keeping.offset = keeping.only_of(Kind::FixedWindow, &node).and_then(|()| offset(&node));
+    }
+    keeping
+}
+
+impl Keeping<'_> {
+    /// Refuses `node` unless the algorithm is `kind`, the only one that it belongs to.
+    fn only_of(&self, kind: Kind, node: &Node<'_>) -> Option<()> {
+        if self.kind.is_none_or(|known| known == kind) {
+            return Some(());
+        }
+        let name = if kind == Kind::FixedWindow { "fixed_window" } else { "token_bucket" };
+        let because = match &self.algorithm {
+            Some(at) => format!("; {} says otherwise", at.path()),
+            None => String::new(),
+        };
+        node.refuse(format_args!("needs `algorithm: {name}`{because}"))
+    }
+}
+
+/// Reads `timezone`.
+fn offset(node: &Node<'_>) -> Option<Offset> {
+    let text = node.text()?;
+    if text != "UTC" && text.starts_with(|first: char| first.is_ascii_alphabetic()) {
+        return node.refuse("is not supported by this version; write the offset, such as +08:00, or UTC");
+    }
+    text.parse().map_or_else(|error: OffsetError| node.refuse(error), Some)
+}
+
+/// Reads `windows`: 1 to [`MAX_WINDOWS`], no two of the same length.
+pub(super) fn read(node: &Node<'_>, keeping: &Keeping<'_>) -> Option<Vec<Window>> {
     let mut lengths = Vec::new();
     node.list_of(MAX_WINDOWS, |item| {
-        let window = read_window(item, kind, algorithm)?;
+        let window = read_window(item, keeping)?;
         let twice = format_args!("has the length {} of a window before it", written(window.per()));
         item.demand(!lengths.contains(&window.per()), twice)?;
         lengths.push(window.per());
@@ -34,21 +84,26 @@ pub(super) fn read(node: &Node<'_>, kind: Option<Kind>, algorithm: Option<&Node<
     })
 }
 
-fn read_window(node: &Node<'_>, kind: Option<Kind>, algorithm: Option<&Node<'_>>) -> Option<Window> {
-    let fields = node.fields(&["limit", "per", "burst"], &["timezone"])?;
-    let limit = fields.need("limit", ": how many requests").and_then(|node| node.whole(1..=MAX_LIMIT));
-    let per =
-        fields.need("per", ": how long it counts for").and_then(|node| node.duration(MIN_PER..=MAX_PER));
-    let burst = fields.maybe("burst", |node| match kind {
-        Some(Kind::SlidingWindow) => node.refuse(match algorithm {
-            Some(at) => format!("needs `algorithm: token_bucket`; {} says otherwise", at.path()),
-            None => "needs `algorithm: token_bucket`".to_owned(),
-        }),
+fn read_window(node: &Node<'_>, keeping: &Keeping<'_>) -> Option<Window> {
+    let fields = node.fields(&["limit", "per", "burst"], &[])?;
+    let limit = fields.need("limit", ": how many requests").and_then(|node| match keeping.kind {
+        Some(Kind::SlidingLog) => {
+            node.whole_and(1..=MAX_LOG_LIMIT, " for a sliding_log, which keeps an entry for each request")
+        }
         _ => node.whole(1..=MAX_LIMIT),
     });
+    let per =
+        fields.need("per", ": how long it counts for").and_then(|node| node.duration(MIN_PER..=MAX_PER));
+    let burst = fields.maybe("burst", |node| {
+        keeping.only_of(Kind::TokenBucket, &node)?;
+        node.whole(1..=MAX_LIMIT)
+    });
     let (limit, per, burst) = (limit?, per?, burst?);
-    let algorithm = match kind? {
+    let algorithm = match keeping.kind? {
         Kind::SlidingWindow => Algorithm::SlidingWindow,
+        Kind::SlidingLog => Algorithm::SlidingLog,
+        Kind::SlidingCounter => Algorithm::SlidingCounter,
+        Kind::FixedWindow => Algorithm::FixedWindow { offset: keeping.offset? },
         Kind::TokenBucket => Algorithm::TokenBucket { burst: NonZeroU32::new(burst.unwrap_or(limit))? },
     };
     Window::new(limit, per, algorithm)

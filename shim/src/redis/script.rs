@@ -24,8 +24,9 @@ pub const ACL_RULES: &str =
     "+ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat";
 
 /// Decides, and charges what is allowed.
-pub(super) static TAKE: LazyLock<Script> =
-    LazyLock::new(|| Script::of(include_str!("../../../lua/take.lua")));
+pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| {
+    Script::of(concat!(include_str!("../../../lua/windows.lua"), include_str!("../../../lua/take.lua")))
+});
 /// Takes back what one run of [`TAKE`] charged.
 pub(super) static GIVE_BACK: LazyLock<Script> =
     LazyLock::new(|| Script::of(include_str!("../../../lua/give_back.lua")));
@@ -84,6 +85,8 @@ fn add_keys(command: &mut Cmd, check: &Check) {
             command.arg(name).arg(window.capacity());
             match window.unit() {
                 Unit::Bucket { per } => command.arg(micros(per)).arg(STORE_BUCKETS),
+                Unit::Entry { per } | Unit::Weighted { per } => command.arg(micros(per)).arg(0),
+                Unit::Calendar { per, shift } => command.arg(micros(per)).arg(micros(shift)),
                 Unit::Debt { token, rate } => command.arg(token).arg(rate),
             };
         }
@@ -96,6 +99,9 @@ fn names(windows: &[Window]) -> impl Iterator<Item = String> {
         let unit = window.unit();
         let name = match unit {
             Unit::Bucket { per } => format!("s{}", per.as_millis()),
+            Unit::Entry { per } => format!("l{}", per.as_millis()),
+            Unit::Weighted { per } => format!("c{}", per.as_millis()),
+            Unit::Calendar { per, shift } => format!("f{}+{}", per.as_millis(), shift.as_millis()),
             Unit::Debt { token, rate } => format!("b{token}/{rate}"),
         };
         match windows.iter().take(at).filter(|earlier| earlier.unit() == unit).count() {

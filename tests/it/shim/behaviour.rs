@@ -9,8 +9,8 @@ use lanekeeper_shim::memory::MemoryStore;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    HOUR, MINUTE, SECOND, Shim, allowed, batch, bucket, check, left, rejected, shim_on_cluster,
-    shim_on_redis, sliding,
+    HOUR, MINUTE, SECOND, Shim, allowed, batch, bucket, check, counter, fixed, left, log, rejected,
+    shim_on_cluster, shim_on_redis, sliding,
 };
 
 macro_rules! on_every_backend {
@@ -72,7 +72,8 @@ async fn refuses_the_eleventh_request_in_an_hour_of_ten(shim: Shim) {
 }
 
 async fn admits_at_the_moment_it_named(shim: Shim) {
-    for window in [sliding(1, Duration::from_millis(40)), bucket(1, Duration::from_millis(40), 1)] {
+    let span = Duration::from_millis(40);
+    for window in [sliding(1, span), log(1, span), counter(1, span), fixed(1, span, 0), bucket(1, span, 1)] {
         let ask = || check(&[("k:{a}", 1, std::slice::from_ref(&window))]);
         allowed(&shim.ask(ask()).await);
         let mut asked = 0;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use lanekeeper_engine::counter::{Charge, STORE_BUCKETS, SubjectCounters, decide};
 use lanekeeper_engine::units::Timestamp;
-use lanekeeper_engine::window::{MAX_EXACT, MAX_LIMIT, MAX_PER, Window};
+use lanekeeper_engine::window::{MAX_EXACT, MAX_LIMIT, MAX_LOG_LIMIT, MAX_PER, Window};
 use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, Operation};
 use lanekeeper_shim::memory::MemoryStore;
 use lanekeeper_shim::redis::{RedisStore, Taken};
@@ -21,7 +21,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use tokio::runtime::Runtime;
 
-use crate::support::{HOUR, PATIENT, bucket, sliding};
+use crate::support::{HOUR, PATIENT, bucket, counter, fixed, log, sliding};
 
 const KEYS: usize = 4;
 
@@ -64,6 +64,23 @@ fn windows() -> impl Strategy<Value = Vec<Window>> {
         sliding(5, HOUR),
         sliding(1000, HOUR),
         sliding(MAX_LIMIT, MAX_PER),
+        log(1, ms(1)),
+        log(9, ms(3)),
+        log(40, ms(30)),
+        log(15, HOUR),
+        log(MAX_LOG_LIMIT, MAX_PER),
+        counter(1, ms(1)),
+        counter(9, ms(4)),
+        counter(40, ms(25)),
+        counter(1000, ms(60)),
+        counter(5, HOUR),
+        counter(284_836, MAX_PER),
+        fixed(2, ms(1), 0),
+        fixed(3, ms(2), 1),
+        fixed(9, ms(17), -210),
+        fixed(50, HOUR, 30),
+        fixed(50, HOUR, 0),
+        fixed(MAX_LIMIT, MAX_PER, 840),
         bucket(1, ms(1), 1),
         bucket(3, ms(1), 2),
         bucket(7, ms(3), 20),
@@ -73,7 +90,7 @@ fn windows() -> impl Strategy<Value = Vec<Window>> {
         bucket(1, MAX_PER, most_tokens),
     ];
     let count = all.len();
-    subsequence(all, 1..=4.min(count)).prop_shuffle()
+    subsequence(all, 1..=6.min(count)).prop_shuffle()
 }
 
 /// A Redis, and a name for each case, so that none meets what another left.

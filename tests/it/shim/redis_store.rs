@@ -15,8 +15,8 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufR
 use tokio::net::TcpListener;
 
 use crate::support::{
-    HOUR, MINUTE, PATIENT, SECOND, Shim, allowed, batch, bucket, check, left, rejected, shim_on_redis,
-    sliding,
+    HOUR, MINUTE, PATIENT, SECOND, Shim, allowed, batch, bucket, check, counter, fixed, left, log, rejected,
+    shim_on_redis, sliding,
 };
 
 async fn store_on(redis: &Redis) -> RedisStore {
@@ -77,6 +77,9 @@ async fn sets_every_hash_to_expire_when_its_windows_are_as_if_fresh() {
         ("b", vec![bucket(7, HOUR, 9)]),
         ("c", vec![bucket(7, SECOND, 9), sliding(10, MINUTE)]),
         ("d", vec![sliding(10, MINUTE), bucket(1, HOUR, 9)]),
+        ("f", vec![log(10, HOUR), log(10, MINUTE)]),
+        ("g", vec![counter(10, HOUR), counter(10, MINUTE)]),
+        ("e", vec![fixed(10, HOUR, -210), sliding(10, SECOND)]),
     ];
     for (key, windows) in cases {
         let mut counters = SubjectCounters::default();
@@ -131,6 +134,50 @@ async fn forgets_the_buckets_that_have_passed() {
         }
     }
     assert_eq!(hash(&redis, "k")["s2:n"], counted, "the running total is that of the buckets");
+}
+
+/// The entries of a log, by their numbers: date and requests.
+fn log_entries(redis: &Redis, key: &str, name: &str) -> BTreeMap<u64, (u64, u32)> {
+    let fields: BTreeMap<String, String> =
+        redis::cmd("HGETALL").arg(key).query(&mut redis.connect().unwrap()).unwrap();
+    let entry = |(field, value): (&String, &String)| {
+        let number = field.strip_prefix(name)?.strip_prefix(':')?.parse().ok()?;
+        let (date, count) = value.split_once(' ').expect("a date and a count");
+        Some((number, (date.parse().unwrap(), count.parse().unwrap())))
+    };
+    fields.iter().filter_map(entry).collect()
+}
+
+#[tokio::test]
+async fn forgets_the_entries_of_a_log_that_have_passed_however_many() {
+    let redis = Redis::start().unwrap();
+    let store = store_on(&redis).await;
+    let (span, count) = (Duration::from_millis(500), 2500);
+    let windows = [log(100_000, span), sliding(1_000_000, HOUR)];
+    let checks = vec![check(&[("k", 1, &windows[..])]); count];
+    let taken = store.take_with_time(&checks, SECOND).await;
+    assert!(taken.iter().all(Result::is_ok));
+    assert_eq!(log_entries(&redis, "k", "l500").len(), count, "none of them is a second and a half old");
+    // Redis's own clock decides, so the time has to pass.
+    tokio::time::sleep(SECOND + span).await;
+    let last = take_one(&store, "k", 2, &windows, Duration::ZERO).await;
+    let entries: Vec<_> = log_entries(&redis, "k", "l500").into_values().collect();
+    assert_eq!(entries, [(last.at.as_micros(), 2)]);
+    assert_eq!(left(&last.answer), [[99_998, 1_000_000 - 2502]]);
+}
+
+#[tokio::test]
+async fn keeps_a_log_in_order_when_what_comes_later_is_dated_before_many() {
+    let redis = Redis::start().unwrap();
+    let store = store_on(&redis).await;
+    let windows = [log(1000, HOUR)];
+    let ahead = vec![check(&[("k", 1, &windows[..])]); 700];
+    assert!(store.take_with_time(&ahead, MINUTE).await.iter().all(Result::is_ok));
+    let at = take_one(&store, "k", 3, &windows, Duration::ZERO).await.at.as_micros();
+    let entries: Vec<_> = log_entries(&redis, "k", "l3600000").into_iter().collect();
+    assert_eq!((entries.len(), entries[0]), (701, (0, (at, 3))));
+    assert!(entries.iter().map(|(number, _)| *number).eq(0..701));
+    assert!(entries.is_sorted_by_key(|(_, (date, _))| *date));
 }
 
 #[tokio::test]

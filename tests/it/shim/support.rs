@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use lanekeeper_engine::window::{Algorithm, Window};
+use lanekeeper_engine::window::{Algorithm, Offset, Window};
 use lanekeeper_engine::wire::{
     Check, CheckAnswer, DECIDE_PATH, DecideRequest, DecideResponse, KeyCheck, Operation, SHIM_HEADER,
     VERSION, WindowAnswer,
@@ -115,6 +115,20 @@ pub(crate) fn check(keys: &[(&str, u32, &[Window])]) -> Check {
 
 pub(crate) fn sliding(limit: u32, per: Duration) -> Window {
     Window::new(limit, per, Algorithm::SlidingWindow).unwrap()
+}
+
+pub(crate) fn log(limit: u32, per: Duration) -> Window {
+    Window::new(limit, per, Algorithm::SlidingLog).unwrap()
+}
+
+pub(crate) fn counter(limit: u32, per: Duration) -> Window {
+    Window::new(limit, per, Algorithm::SlidingCounter).unwrap()
+}
+
+/// Windows that begin when those of a place so many minutes ahead of UTC do.
+pub(crate) fn fixed(limit: u32, per: Duration, minutes: i32) -> Window {
+    let offset = Offset::from_minutes(minutes).unwrap();
+    Window::new(limit, per, Algorithm::FixedWindow { offset }).unwrap()
 }
 
 pub(crate) fn bucket(limit: u32, per: Duration, burst: u32) -> Window {

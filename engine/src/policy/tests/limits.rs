@@ -7,7 +7,7 @@ use std::time::Duration;
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
-use crate::window::Algorithm;
+use crate::window::{Algorithm, Offset};
 
 fn one(more: Value) -> Value {
     json!({"version": 1, "rate_limits": {"x": limit(more)}})
@@ -205,29 +205,96 @@ fn only_a_token_bucket_has_a_burst() {
 }
 
 #[test]
-fn algorithms_that_this_version_does_not_have_are_refused() {
-    for later in ["sliding_log", "sliding_counter", "fixed_window"] {
-        check_x(
-            json!({"algorithm": later}),
-            &[&format!(
-                ".algorithm: \"{later}\": is not supported by this version; supported: sliding_window, token_bucket"
-            )],
-        );
-    }
+fn an_algorithm_is_one_of_five() {
     check_x(
         json!({"algorithm": "leaky_bucket"}),
-        &[".algorithm: \"leaky_bucket\": must be one of sliding_window, token_bucket"],
+        &[
+            ".algorithm: \"leaky_bucket\": must be one of sliding_window, sliding_log, sliding_counter, fixed_window, token_bucket",
+        ],
     );
     check_x(
         json!({"algorithm": "token-bucket"}),
         &[
-            ".algorithm: \"token-bucket\": must be one of sliding_window, token_bucket; did you mean `token_bucket`?",
+            ".algorithm: \"token-bucket\": must be one of sliding_window, sliding_log, sliding_counter, fixed_window, token_bucket; did you mean `token_bucket`?",
         ],
+    );
+}
+
+#[test]
+fn only_a_fixed_window_has_a_timezone() {
+    let daily = json!([{"limit": 1000, "per": "1d"}]);
+    for (timezone, minutes) in [(None, 0), (Some("UTC"), 0), (Some("+08:00"), 480), (Some("-03:30"), -210)] {
+        let mut fields = json!({"algorithm": "fixed_window", "windows": daily});
+        if let Some(timezone) = timezone {
+            fields["timezone"] = json!(timezone);
+        }
+        let algorithm = Algorithm::FixedWindow { offset: Offset::from_minutes(minutes).unwrap() };
+        let window = Window::new(1000, Duration::from_secs(86_400), algorithm).unwrap();
+        assert_eq!(count(&loaded(&one(fields)).lanes[0].limits[0]).windows, [window]);
+    }
+    check_x(json!({"timezone": "UTC"}), &[".timezone: \"UTC\": needs `algorithm: fixed_window`"]);
+    check_x(
+        json!({"timezone": "UTC", "algorithm": "token_bucket"}),
+        &[".timezone: \"UTC\": needs `algorithm: fixed_window`; rate_limits.x.algorithm says otherwise"],
     );
     check_x(
         json!({"windows": [{"limit": 1, "per": "1d", "timezone": "UTC"}]}),
-        &[".windows[0].timezone: \"UTC\": is not supported by this version; supported: limit, per, burst"],
+        &[".windows[0].timezone: \"UTC\": is an unknown field; allowed: limit, per, burst"],
     );
+    check_x(
+        json!({"windows": [{"limit": 1, "per": "1d", "burst": 2}], "algorithm": "fixed_window"}),
+        &[".windows[0].burst: 2: needs `algorithm: token_bucket`; rate_limits.x.algorithm says otherwise"],
+    );
+}
+
+#[test]
+fn a_sliding_log_has_a_smaller_limit() {
+    let log = |limit: u32| json!({"algorithm": "sliding_log", "windows": [{"limit": limit, "per": "1h"}]});
+    let window = Window::new(100_000, Duration::from_secs(3600), Algorithm::SlidingLog).unwrap();
+    assert_eq!(count(&loaded(&one(log(100_000))).lanes[0].limits[0]).windows, [window]);
+    check_x(
+        log(100_001),
+        &[
+            ".windows[0].limit: 100001: must be a whole number from 1 to 100000 for a sliding_log, which keeps an entry \
+             for each request",
+        ],
+    );
+}
+
+#[test]
+fn a_sliding_counter_has_weights_that_are_exact() {
+    let counter = |limit: u32, per: &str| json!({"algorithm": "sliding_counter", "windows": [{"limit": limit, "per": per}]});
+    let window = Window::new(1_000_000, Duration::from_secs(86_400), Algorithm::SlidingCounter).unwrap();
+    assert_eq!(count(&loaded(&one(counter(1_000_000, "1d"))).lanes[0].limits[0]).windows, [window]);
+    check_x(
+        counter(1_000_000, "366d"),
+        &[
+            ".windows[0]: {\"limit\":1000000,\"per\":\"366d\"}: makes no window: limit x per is too large to be weighted \
+             exactly: lower limit or use a shorter per",
+        ],
+    );
+}
+
+#[test]
+fn a_timezone_is_an_offset() {
+    let fixed = |timezone: Value| json!({"algorithm": "fixed_window", "timezone": timezone});
+    for name in ["Asia/Shanghai", "CET", "Z"] {
+        check_x(
+            fixed(json!(name)),
+            &[&format!(
+                ".timezone: \"{name}\": is not supported by this version; write the offset, such as +08:00, or UTC"
+            )],
+        );
+    }
+    for offset in ["+8:00", "+14:01", "08:00"] {
+        check_x(
+            fixed(json!(offset)),
+            &[&format!(
+                ".timezone: \"{offset}\": must be UTC or an offset from -12:00 to +14:00, such as +08:00"
+            )],
+        );
+    }
+    check_x(fixed(json!(8)), &[".timezone: 8: must be a text: write it in quotes"]);
 }
 
 #[test]
@@ -340,7 +407,7 @@ fn the_other_fields_say_what_they_allow() {
         }),
         &[
             ".window: []: is an unknown field; allowed: match, except, key_prefix, keys, hash_tag, windows, algorithm, \
-             cost, consume, on_missing_key, enforce, shards and 1 more; did you mean `windows`?",
+             cost, consume, on_missing_key, enforce, shards and 2 more; did you mean `windows`?",
             ".key_prefix: \"a:b\": must be 1 to 64 letters, digits, _ or -, and begin with a letter or digit",
             ".consume: \"on_success\": is not supported by this version; supported: on_request",
             ".shards: 2: is not supported by this version; supported: 1",
