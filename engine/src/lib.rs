@@ -3,6 +3,19 @@
 //! This crate has no clock, no socket, no host call and no randomness: the time, the chance and what the
 //! outside said are arguments, so that the same code runs in the plugin on wasm32, natively in the shim and
 //! in tests under a clock of their own.
+//!
+//! In reading order:
+//!
+//! | module | what it says |
+//! | --- | --- |
+//! | [`policy`] | what an operator wrote, checked once |
+//! | [`headers`], [`lane`] | what a request carries, and the lane that it drives in |
+//! | [`path`], [`matcher`], [`subject`] | what it calls, which limits concern it, and who is counted |
+//! | [`window`], [`counter`] | how a window is kept, and one decision over many of them |
+//! | [`wire`] | the questions to the shim and its answers |
+//! | [`request`], [`answer`] | the way of a request, and what its client gets to see |
+//! | [`local`], [`circuit`] | counting without a store, and when to leave a store alone |
+//! | [`units`] | moments and spans |
 
 pub mod answer;
 pub mod circuit;

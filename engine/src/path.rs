@@ -102,7 +102,6 @@ mod tests {
         assert_eq!(normalise(b"/\xff \x00"), "/%FF%20%00");
     }
 
-    #[cfg(not(target_arch = "wasm32"))]
     proptest::proptest! {
         #[test]
         fn a_normal_form_is_printable_and_its_own_normal_form(path in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40)) {

@@ -4,6 +4,7 @@
 //! tag of its own. A subject comes from a client, so it is written with escapes for everything that could be
 //! taken for a part of the key, and as a hash when it is long: two different subjects never share a key.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -11,6 +12,10 @@ use sha2::{Digest, Sha256};
 
 use crate::matcher::Target;
 use crate::policy::{Count, Key, Source};
+
+mod named;
+
+pub use named::{HASH_TAG, SubjectError, named_store_keys};
 
 /// A longer subject stands in the store key as its hash.
 const MAX_SUBJECT_BYTES: usize = 128;
@@ -32,11 +37,15 @@ pub fn store_keys(
     target: &Target<'_>,
     client: &dyn Fn() -> Option<IpAddr>,
 ) -> StoreKeys {
-    let tag = count.hash_tag.as_ref().map(|sources| subject(sources, target, client));
+    assemble(prefix, count, |_, sources| subject(sources, |source| of_request(source, target, client)))
+}
+
+/// The store keys under `count`, whose subjects `own` knows by the names of their keys.
+fn assemble(prefix: &str, count: &Count, own: impl Fn(&str, &[Source]) -> Option<String>) -> StoreKeys {
+    let tag = count.hash_tag.as_ref().map(|sources| own(HASH_TAG, sources));
     let mut keys = StoreKeys { present: Vec::with_capacity(count.keys.len()), missing: None };
     for (index, Key { name, sources }) in count.keys.iter().enumerate() {
-        let own = subject(sources, target, client);
-        let key = match (&tag, own) {
+        let key = match (&tag, own(name, sources)) {
             (None, Some(own)) => Some(format!("{prefix}:{{{own}}}:{name}")),
             (Some(Some(tag)), Some(own)) => Some(format!("{prefix}:{{{tag}}}:{name}:{own}")),
             (_, None) | (Some(None), _) => None,
@@ -50,35 +59,46 @@ pub fn store_keys(
 }
 
 /// The subject that these sources make; `None` when one of them is missing.
-fn subject(sources: &[Source], target: &Target<'_>, client: &dyn Fn() -> Option<IpAddr>) -> Option<String> {
+fn subject<'v>(
+    sources: &'v [Source],
+    mut value: impl FnMut(&'v Source) -> Option<Cow<'v, [u8]>>,
+) -> Option<String> {
     let mut text = String::new();
     for (at, source) in sources.iter().enumerate() {
         if at > 0 {
             text.push('|');
         }
-        append(&mut text, source, target, client)?;
+        let value = value(source)?;
+        match source {
+            Source::ApiKey(_) => text.push_str(&hashed("api_key", &value)),
+            Source::Host => escape(&mut text, &value.to_ascii_lowercase()),
+            _ => escape(&mut text, &value),
+        }
     }
     Some(if text.len() > MAX_SUBJECT_BYTES { hashed("subject", text.as_bytes()) } else { text })
 }
 
-fn append(
-    text: &mut String,
-    source: &Source,
-    target: &Target<'_>,
+/// What a request says.
+fn of_request<'v>(
+    source: &'v Source,
+    target: &'v Target<'_>,
     client: &dyn Fn() -> Option<IpAddr>,
-) -> Option<()> {
-    let header = |name: &str| target.headers.first(name).map(<[u8]>::trim_ascii).filter(|v| !v.is_empty());
+) -> Option<Cow<'v, [u8]>> {
+    let header = |name: &str| target.headers.first(name).and_then(said);
     match source {
-        Source::Header(name) => escape(text, header(name)?),
-        Source::ApiKey(name) => text.push_str(&hashed("api_key", header(name)?)),
-        Source::Ip { v6_prefix } => escape(text, address(client()?, *v6_prefix).as_bytes()),
-        Source::Path => escape(text, target.path.as_bytes()),
-        Source::Method => escape(text, header(":method")?),
-        Source::Host => escape(text, &header(":authority")?.to_ascii_lowercase()),
-        Source::Command => escape(text, target.command?.as_bytes()),
-        Source::Constant(constant) => escape(text, constant.as_bytes()),
+        Source::Header(name) | Source::ApiKey(name) => header(name).map(Cow::Borrowed),
+        Source::Ip { v6_prefix } => Some(address(client()?, *v6_prefix).into_bytes().into()),
+        Source::Path => Some(target.path.as_bytes().into()),
+        Source::Method => header(":method").map(Cow::Borrowed),
+        Source::Host => header(":authority").map(Cow::Borrowed),
+        Source::Command => target.command.map(|command| command.as_bytes().into()),
+        Source::Constant(constant) => Some(constant.as_bytes().into()),
     }
-    Some(())
+}
+
+/// What is left of a value without white space around it, if anything is.
+fn said(value: &[u8]) -> Option<&[u8]> {
+    Some(value.trim_ascii()).filter(|value| !value.is_empty())
 }
 
 /// An IPv4 address, or the network of an IPv6 address: a client has all of its network's addresses.
@@ -213,7 +233,6 @@ mod tests {
         assert_eq!(key(Source::Command), None);
     }
 
-    #[cfg(not(target_arch = "wasm32"))]
     proptest::proptest! {
         #[test]
         fn two_different_pairs_of_values_never_share_a_key(

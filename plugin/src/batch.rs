@@ -4,7 +4,7 @@
 //! way, whoever comes waits, and the next callout asks for all of them. Nobody waits for company: with a
 //! callout to spare, a question leaves at once. Two, so that one slow answer does not hold up everybody.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use lanekeeper_engine::units::Timestamp;
@@ -52,7 +52,7 @@ pub(crate) struct Asking {
 #[derive(Default)]
 pub(crate) struct Batches {
     waiting: VecDeque<Waiter>,
-    calls: HashMap<u32, Call>,
+    calls: BTreeMap<u32, Call>,
 }
 
 impl Batches {

@@ -121,6 +121,8 @@ unsafe extern "C" {
 #[link(wasm_import_module = "wasi_snapshot_preview1")]
 unsafe extern "C" {
     fn clock_time_get(clock: u32, precision: u64, nanoseconds: *mut u64) -> u32;
+    fn environ_sizes_get(count: *mut usize, size: *mut usize) -> u32;
+    fn environ_get(lines: *mut *const u8, text: *mut u8) -> u32;
 }
 
 /// The host asks for memory in which it hands something over. Whoever takes it over frees it.
@@ -163,6 +165,23 @@ pub(crate) fn now() -> Timestamp {
     // SAFETY: the pointer is that of a live number
     let status = unsafe { clock_time_get(1, 1, &raw mut nanoseconds) };
     Timestamp::from_micros(if status == OK { nanoseconds / 1000 } else { 0 })
+}
+
+/// A variable of the VM's environment. Not by `std::env`, which ends the process when the host hands none over.
+pub(crate) fn environment(name: &str) -> Option<String> {
+    let (mut count, mut size) = (0_usize, 0_usize);
+    // SAFETY: the pointers are those of live numbers
+    let status = unsafe { environ_sizes_get(&raw mut count, &raw mut size) };
+    if status != OK {
+        return None;
+    }
+    let (mut lines, mut text) = (vec![std::ptr::null(); count], vec![0_u8; size]);
+    // SAFETY: the host writes as many pointers and bytes as it has just said
+    let status = unsafe { environ_get(lines.as_mut_ptr(), text.as_mut_ptr()) };
+    let line =
+        |line: &[u8]| Some(std::str::from_utf8(line).ok()?.strip_prefix(name)?.strip_prefix('=')?.to_owned());
+    // each line ends with a NUL
+    (status == OK).then(|| text.split(|byte| *byte == 0).find_map(line)).flatten()
 }
 
 /// Calls `proxy_on_tick` this often; whole milliseconds, at least one. `None`: not at all.

@@ -4,7 +4,7 @@
 //! out again, so that Prometheus shows `lanekeeper_decisions_total{lane=…,limit=…,outcome=…,source=…}`.
 //! A counter is defined when it first counts, since each definition takes a lock of the whole proxy.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use lanekeeper_engine::lane::NORMAL_LANE;
 use lanekeeper_engine::policy::Policy;
@@ -13,7 +13,7 @@ use lanekeeper_engine::request::{Judge, Outcome, Tally};
 use crate::host;
 
 /// How a question to the store ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum CallEnd {
     /// With an answer that was used.
     Answered,
@@ -31,7 +31,7 @@ pub(crate) enum CallEnd {
     NotSent,
 }
 
-#[derive(PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Decision { lane: usize, tally: (usize, Outcome, Judge) },
     Forged { lane: usize },
@@ -41,7 +41,7 @@ enum Event {
 /// The counters of one root.
 #[derive(Default)]
 pub(crate) struct Metrics {
-    defined: HashMap<Event, Option<u32>>,
+    defined: BTreeMap<Event, Option<u32>>,
 }
 
 impl Metrics {

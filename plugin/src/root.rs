@@ -1,6 +1,6 @@
 //! One configuration of the filter, and the way from its streams to the store.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,6 +18,10 @@ use crate::stream::Stream;
 
 /// While streams wait and no callout will call back, the timer does, this often.
 const HASTE: Duration = Duration::from_millis(1);
+
+/// How the first field of a protobuf `Struct` begins. Envoy 1.40 hands one over as it is, and not as JSON.
+const PROTOBUF_STRUCT: &[u8] = b"\x0a";
+const NOT_A_STRUCT: &str = "if this configuration is a google.protobuf.Struct, write the policy as JSON in a google.protobuf.StringValue";
 
 /// A root context.
 pub(crate) struct Root {
@@ -63,8 +67,10 @@ impl Root {
     pub(crate) fn configure(&mut self) -> Result<(), Vec<String>> {
         let one = |problem: String| vec![problem];
         let bytes = host::buffer(Buffer::PluginConfiguration).map_err(|e| one(e.to_string()))?;
-        let policy = Policy::from_json(&bytes)
-            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let policy = Policy::from_json(&bytes).map_err(|errors| {
+            let hint = bytes.starts_with(PROTOBUF_STRUCT).then(|| NOT_A_STRUCT.to_owned());
+            errors.iter().map(ToString::to_string).chain(hint).collect::<Vec<_>>()
+        })?;
         let secret = node_secret()
             .map_err(|error| one(format!("this node's workers cannot share counters: {error}")))?;
         let store = policy.store.as_ref().map(StoreLink::new).transpose().map_err(one)?;
@@ -79,7 +85,7 @@ impl Root {
     }
 
     /// The timer: what the host forgot, and who has waited too long.
-    pub(crate) fn tick(&mut self, streams: &mut HashMap<u32, Stream>) {
+    pub(crate) fn tick(&mut self, streams: &mut BTreeMap<u32, Stream>) {
         let now = host::now();
         if let Some(active) = &mut self.active {
             let mut answering = Answering { context: self.context, streams, budget: MAX_STREAMS };
@@ -91,7 +97,7 @@ impl Root {
     }
 
     /// A callout has ended.
-    pub(crate) fn call_ended(&mut self, streams: &mut HashMap<u32, Stream>, call: u32, has_headers: bool) {
+    pub(crate) fn call_ended(&mut self, streams: &mut BTreeMap<u32, Stream>, call: u32, has_headers: bool) {
         let now = host::now();
         if let Some(active) = &mut self.active {
             let mut answering = Answering { context: self.context, streams, budget: MAX_STREAMS };
@@ -106,7 +112,7 @@ impl Root {
 /// callback is not running, and only so many in one callback.
 struct Answering<'a> {
     context: u32,
-    streams: &'a mut HashMap<u32, Stream>,
+    streams: &'a mut BTreeMap<u32, Stream>,
     budget: usize,
 }
 
@@ -255,7 +261,7 @@ impl Active {
 impl StoreLink {
     fn new(store: &Store) -> Result<Self, String> {
         let token = store.token_env.as_ref().map(|name| {
-            let token = std::env::var(name).ok().filter(|token| !token.is_empty());
+            let token = host::environment(name).filter(|token| !token.is_empty());
             token.ok_or_else(|| {
                 format!("store.token_env: {name} is not set; list it in vm_config.environment_variables")
             })

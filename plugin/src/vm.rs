@@ -4,7 +4,7 @@
 //! deletion (HTTP/3), and answers come for roots that have gone.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::host::{self, Level};
 use crate::root::Root;
@@ -17,8 +17,8 @@ thread_local! {
 /// Everything this VM keeps.
 #[derive(Default)]
 pub(crate) struct Vm {
-    roots: HashMap<u32, Root>,
-    streams: HashMap<u32, Stream>,
+    roots: BTreeMap<u32, Root>,
+    streams: BTreeMap<u32, Stream>,
 }
 
 /// Runs `f` on the VM. A host that calls back from within a host call, as none should, gets `otherwise`.

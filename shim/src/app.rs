@@ -3,36 +3,40 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
-use lanekeeper_engine::wire::{self, DecideRequest, DecideResponse};
-use serde::Deserialize;
+use lanekeeper_engine::policy::Policy;
+use lanekeeper_engine::wire::{self, Check, CheckAnswer, DecideRequest, DecideResponse};
 use subtle::ConstantTimeEq;
 
+pub use crate::body::MAX_BODY_BYTES;
+use crate::body::{Body, read};
+use crate::limits;
 use crate::metrics::{self, Metrics};
+use crate::policy::PolicyFile;
 use crate::problem::Problem;
 use crate::store::Store;
 
-/// The largest body. The largest batch that a filter makes is far smaller.
-pub const MAX_BODY_BYTES: usize = 1 << 20;
+/// What is served, as OpenAPI 3.1. Written by hand: the types of the messages are the engine's, which is built into
+/// the plugin and should not carry descriptions; a test holds it to the routes and to real answers.
+pub const OPENAPI: &str = include_str!("../openapi.json");
 
 /// The service: a store, and who may ask it.
 pub struct App {
     store: Box<dyn Store>,
     token: Option<String>,
+    policy: Option<Arc<PolicyFile>>,
     metrics: Metrics,
 }
 
 impl App {
     /// A service that anyone may ask.
     pub fn new(store: impl Store) -> Self {
-        Self { store: Box::new(store), token: None, metrics: Metrics::new() }
+        Self { store: Box::new(store), token: None, policy: None, metrics: Metrics::new() }
     }
 
     /// A service whose decisions only those may ask for who bear `token`.
@@ -40,76 +44,76 @@ impl App {
         Self { token: Some(token.into()), ..self }
     }
 
-    /// The routes.
+    /// A service that also knows the limits of `policy` by their names.
+    pub fn with_policy(mut self, policy: Arc<PolicyFile>) -> Self {
+        self.metrics.show_reloads(policy.reloads.clone());
+        Self { policy: Some(policy), ..self }
+    }
+
+    /// The service, ready to be served.
     pub fn router(self) -> Router {
         let app = Arc::new(self);
-        Router::new()
-            .route(wire::DECIDE_PATH, post(decide))
+        let add = |router: Router<_>, (path, handler)| router.route(path, handler);
+        guarded()
+            .into_iter()
+            .fold(Router::new(), add)
             .route_layer(from_fn_with_state(Arc::clone(&app), authorize))
-            .route("/healthz", get(|| async { "ok\n" }))
-            .route("/readyz", get(readyz))
-            .route("/metrics", get(metrics))
+            .merge(open().into_iter().fold(Router::new(), add))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
             .layer(map_response(mark))
             .with_state(app)
     }
-}
 
-async fn decide(
-    State(app): State<Arc<App>>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Json<DecideResponse>, Problem> {
-    let body = body.map_err(|rejection| unreadable(&rejection))?;
-    let batch = read(&body)?;
-    let spend_within = Duration::from_millis(batch.spend_within_ms.into());
-    let asked = Instant::now();
-    let answers = app.store.decide(&batch.checks, spend_within).await;
-    app.metrics.record(&answers, asked.elapsed());
-    Ok(Json(DecideResponse { version: wire::VERSION, answers }))
-}
+    /// The policy that holds now.
+    pub(crate) fn policy(&self) -> Option<Arc<Policy>> {
+        self.policy.as_ref().map(|file| file.policy())
+    }
 
-fn unreadable(rejection: &BytesRejection) -> Problem {
-    match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("at most {MAX_BODY_BYTES} bytes are allowed"))
-        }
-        _ => Problem::new(StatusCode::BAD_REQUEST, "the body broke off"),
+    /// Asks the store, and counts what it says.
+    pub(crate) async fn decide(&self, checks: &[Check], spend_within: Duration) -> Vec<CheckAnswer> {
+        let asked = Instant::now();
+        let answers = self.store.decide(checks, spend_within).await;
+        self.metrics.record(&answers, asked.elapsed());
+        answers
     }
 }
 
-fn read(body: &[u8]) -> Result<DecideRequest, Problem> {
-    let no_json = |error: &serde_json::Error| {
-        Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}"))
-    };
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let mut track = serde_path_to_error::Track::new();
-    let batch = DecideRequest::deserialize(serde_path_to_error::Deserializer::new(&mut json, &mut track));
-    let batch = batch.map_err(|error| {
-        if !error.is_data() {
-            return no_json(&error);
-        }
-        match field(&track.path(), &error) {
-            Some(field) => Problem::of_field(field, error.to_string()),
-            None => Problem::new(StatusCode::BAD_REQUEST, error.to_string()),
-        }
-    })?;
-    json.end().map_err(|error| no_json(&error))?;
+type Route = (&'static str, MethodRouter<Arc<App>>);
+
+/// What only those may ask for who bear the token.
+fn guarded() -> [Route; 5] {
+    [
+        (wire::DECIDE_PATH, post(decide)),
+        (limits::CAN_ALLOW, post(limits::can_allow)),
+        (limits::ALLOW, post(limits::allow)),
+        (limits::CAN_ALLOW_ALL, post(limits::can_allow_all)),
+        (limits::ALLOW_ALL, post(limits::allow_all)),
+    ]
+}
+
+/// What anybody may ask for.
+fn open() -> [Route; 4] {
+    [
+        ("/healthz", get(|| async { "ok\n" })),
+        ("/readyz", get(readyz)),
+        ("/metrics", get(metrics)),
+        ("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) })),
+    ]
+}
+
+/// The paths of all that is served.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    guarded().into_iter().chain(open()).map(|(path, _)| path)
+}
+
+async fn decide(State(app): State<Arc<App>>, body: Body) -> Result<Json<DecideResponse>, Problem> {
+    let batch: DecideRequest = read(body)?;
     batch.validate().map_err(|error| Problem::of_field(error.field, error.problem))?;
-    Ok(batch)
-}
-
-/// The field that an error is about; none when it is the body as a whole. A field that is missing was never on
-/// the path: only the error names it.
-fn field(path: &serde_path_to_error::Path, error: &serde_json::Error) -> Option<String> {
-    let text = error.to_string();
-    let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
-    match (path.iter().len(), missing) {
-        (0, missing) => missing.map(str::to_owned),
-        (_, Some(missing)) => Some(format!("{path}.{missing}")),
-        (_, None) => Some(path.to_string()),
-    }
+    let spend_within = Duration::from_millis(batch.spend_within_ms.into());
+    let answers = app.decide(&batch.checks, spend_within).await;
+    Ok(Json(DecideResponse { version: wire::VERSION, answers }))
 }
 
 async fn authorize(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {

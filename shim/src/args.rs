@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
@@ -8,6 +9,7 @@ use clap::Parser;
 use crate::app::App;
 use crate::listen::Address;
 use crate::memory::MemoryStore;
+use crate::policy::{PolicyFile, PolicyFileError};
 use crate::redis::{AddressError, RedisStore, TlsFiles};
 
 /// The small service between the Lanekeeper filter and the store that counts.
@@ -54,6 +56,11 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     pub token_env: Option<String>,
 
+    /// A policy in YAML or JSON, read again when it changes: its limits are then served by their names, for
+    /// services that are no Envoy
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+
     /// How long Redis may take for a batch; keep it below the filter's own `store.timeout`
     #[arg(long, value_name = "DURATION", default_value = "15ms", value_parser = humantime::parse_duration)]
     pub store_timeout: Duration,
@@ -76,14 +83,17 @@ Examples:
     curl http://127.0.0.1:7400/v1/decide -d '{\"version\": 1, \"spend_within_ms\": 20, \"checks\": [{\"keys\": [
       {\"key\": \"demo:{u42}\", \"cost\": 1, \"windows\": [
         {\"algorithm\": \"sliding_window\", \"limit\": 10, \"per_ms\": 60000}]}]}]}'
+  Ask for a limit of the policy by its name, as a service that is no Envoy:
+    lanekeeper-shim --store memory --policy policy.yaml
+    curl http://127.0.0.1:7400/v1/limits/per_user/allow -d '{\"subjects\": {\"user\": \"u42\"}}'
 
 All that its Redis user needs; +select only for another database than 0:
   ACL SETUSER lanekeeper on >PASSWORD ~* \\
     +ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat
 In a cluster, on every node, also +cluster|slots +asking; with Sentinel also +role.
 
-It also serves /healthz (the process lives), /readyz (the store answers) and /metrics. Logs go to stderr;
-RUST_LOG=debug says more.";
+It also serves /healthz (the process lives), /readyz (the store answers), /metrics, and /openapi.json, which
+describes all of it. Logs go to stderr; RUST_LOG=debug says more.";
 
 /// Why these arguments make no service.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +112,9 @@ pub enum ArgsError {
     /// The variable that `--token-env` names is not set, empty or not text.
     #[error("--token-env: the environment variable {0} holds no token")]
     Token(String),
+    /// What `--policy` names holds no policy.
+    #[error("--policy: it is refused\n{0}")]
+    Policy(#[from] PolicyFileError),
 }
 
 impl Args {
@@ -119,13 +132,17 @@ impl Args {
             }
             _ => return Err(ArgsError::Store),
         };
-        match &self.token_env {
-            None => Ok(app),
+        let app = match &self.token_env {
+            None => app,
             Some(name) => match std::env::var(name) {
-                Ok(token) if !token.is_empty() => Ok(app.with_token(token)),
-                _ => Err(ArgsError::Token(name.clone())),
+                Ok(token) if !token.is_empty() => app.with_token(token),
+                _ => return Err(ArgsError::Token(name.clone())),
             },
-        }
+        };
+        let Some(path) = &self.policy else { return Ok(app) };
+        let policy = Arc::new(PolicyFile::open(path)?);
+        policy.watch();
+        Ok(app.with_policy(policy))
     }
 }
 

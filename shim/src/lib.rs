@@ -6,7 +6,10 @@
 //!
 //! | module | knows |
 //! | --- | --- |
-//! | [`app`] | HTTP: the routes, the bearer token, what a body must be |
+//! | [`app`] | HTTP: the routes and the bearer token |
+//! | `body` | what a body must be |
+//! | `limits` | the policy's limits, asked for by their names |
+//! | [`policy`] | the policy's file, and what becomes of it when it changes |
 //! | [`store`] | what a store is |
 //! | [`memory`] | the embedded store |
 //! | [`redis`] | Redis, and no other file does |
@@ -16,9 +19,12 @@
 
 pub mod app;
 pub mod args;
+mod body;
+mod limits;
 pub mod listen;
 pub mod memory;
 pub mod metrics;
+pub mod policy;
 mod problem;
 pub mod redis;
 pub mod store;

@@ -10,6 +10,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::policy::Reloaded;
+
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -70,6 +72,12 @@ impl Metrics {
             metrics.store_errors.get_or_create(&Failed { kind: kind(error) }).inc_by(0);
         }
         Self { registry, ..metrics }
+    }
+
+    /// Shows what became of the policy file, too.
+    pub(crate) fn show_reloads(&mut self, reloads: Family<Reloaded, Counter>) {
+        let help = "Changes of the policy file, by what became of them";
+        self.registry.register("policy_reloads", help, reloads);
     }
 
     /// Counts a batch that the store answered in `took`.

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use lanekeeper_engine::wire::StoreError;
 use serde::Serialize;
 
 /// A `application/problem+json` body and its status. Its type is `about:blank`, so the title is the status.
@@ -15,16 +16,35 @@ pub(crate) struct Problem {
     /// The field of the request's body that is wrong, as in `checks[2].keys[0].cost`.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
+    /// Why the store could not decide.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<StoreError>,
 }
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or_default();
-        Self { title, status, detail: detail.into(), field: None }
+        Self { title, status, detail: detail.into(), field: None, error: None }
     }
 
     pub(crate) fn of_field(field: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { field: Some(field.into()), ..Self::new(StatusCode::BAD_REQUEST, detail) }
+        Self::new(StatusCode::BAD_REQUEST, detail).about(field)
+    }
+
+    /// The store could not decide.
+    pub(crate) fn of_store(error: StoreError) -> Self {
+        Self { error: Some(error), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()) }
+    }
+
+    /// The same, about this field.
+    pub(crate) fn about(self, field: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), ..self }
+    }
+
+    /// The same, about a field of `place`.
+    pub(crate) fn under(self, place: &str) -> Self {
+        let field = self.field.as_ref().map_or_else(|| place.to_owned(), |field| format!("{place}.{field}"));
+        self.about(field)
     }
 }
 

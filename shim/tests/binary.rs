@@ -77,6 +77,23 @@ fn says_that_its_address_is_taken() {
 }
 
 #[test]
+fn does_not_start_with_a_policy_that_has_errors_and_says_them_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = folder.path().join("policy.yaml");
+    std::fs::write(&policy, "version: 2\nresponses: {rejected_status: 200}\n").unwrap();
+    let shim = Command::new(env!("CARGO_BIN_EXE_lanekeeper-shim"))
+        .args(["--listen", "127.0.0.1:0", "--store", "memory", "--policy"])
+        .arg(&policy)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(shim.stderr).unwrap();
+    assert!(!shim.status.success() && shim.stdout.is_empty());
+    for path in ["policy.yaml: version: 2: ", "policy.yaml: responses.rejected_status: 200: "] {
+        assert!(stderr.contains(path), "{stderr}");
+    }
+}
+
+#[test]
 fn says_what_is_wrong_with_its_arguments() {
     let cases: [(&[&str], &str); 6] = [
         (&[], "--store <STORE>"),

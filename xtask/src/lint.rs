@@ -28,7 +28,15 @@ pub(crate) fn run(_: &Workspace) -> Result<()> {
         if tools::find("cargo-deny").is_none() {
             return done((), "skipped: get it with `cargo install --locked cargo-deny`");
         }
-        call(cargo().args(["deny", "check"]))?;
-        done((), "licences, advisories, sources")
+        call(cargo().args(["deny", "check", "bans", "licenses", "sources"]))?;
+        // the advisories are a database of their own, which a machine without the net cannot get
+        if tools::output(cargo().args(["deny", "fetch", "db"])).is_err() {
+            return done(
+                (),
+                "licences, sources; advisories skipped: `cargo deny fetch db` cannot get their database",
+            );
+        }
+        call(cargo().args(["deny", "check", "advisories"]))?;
+        done((), "licences, sources, advisories")
     })
 }

@@ -30,8 +30,8 @@ pub(crate) fn find_runner(workspace: &Workspace) -> Result<Done<PathBuf>> {
 }
 
 fn install(version: &str, root: &Path) -> Result<()> {
-    // unoptimized it is built in a quarter of the time and fast enough; without --locked, because a mirror of the
-    // registry may lag behind the versions that its lock file names
+    // unoptimized it is built in a quarter of the time and fast enough; without --locked, since what its lock file
+    // names may have been yanked since
     call(cargo().args(["install", "--debug", "wasm-bindgen-cli", "--version", version, "--root"]).arg(root))
         .context("the tests on wasm32 need wasm-bindgen's runner")
 }

@@ -102,11 +102,11 @@ fn a_window_of_another_algorithm_starts_afresh() {
     assert!(take_one(&mut counters, &swapped, 2, at(0)).allowed);
 }
 
-// proptest draws its seeds from the system, and wasm32-unknown-unknown has none to draw them from.
-#[cfg(not(target_arch = "wasm32"))]
 mod properties {
     use proptest::prelude::*;
     use proptest::sample::select;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
     use crate::units::micros;

@@ -263,9 +263,10 @@ mod tests {
         assert_eq!(values(&carrier, &["a=1, vendor=shadow ,b=2"]), ["shadow"]);
     }
 
-    #[cfg(not(target_arch = "wasm32"))]
     mod properties {
         use proptest::prelude::*;
+        #[cfg(target_arch = "wasm32")]
+        use wasm_bindgen_test::wasm_bindgen_test as test;
 
         use super::*;
 

@@ -164,9 +164,10 @@ fn a_host_that_breaks_its_word_is_a_failure_and_not_a_hang() {
     assert_eq!(node().decide(&NeverWrites, &check(&[key("a", 1), key("b", 1)]), at(1)), failed);
 }
 
-#[cfg(not(target_arch = "wasm32"))]
 mod properties {
     use proptest::prelude::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
     use crate::counter::{SubjectCounters, take};

@@ -6,7 +6,6 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
 
-#[cfg(not(target_arch = "wasm32"))]
 mod any;
 mod document;
 mod lanes;

@@ -113,6 +113,17 @@ fn store_calls(host: &Host, outcome: &str) -> u64 {
     host.counter(&format!("lanekeeper.store_calls_total.outcome.{outcome}")).unwrap_or(0)
 }
 
+/// The host calls of one admitted request, by their names, once its metrics are defined.
+fn calls_of_a_request(host: &Host) -> Vec<(&'static str, u64)> {
+    for _ in 0..2 {
+        host.reset_counts();
+        let stream = host.worker(0).request(by("u"));
+        stream.respond([(":status", "200")]);
+        stream.end();
+    }
+    host.calls().into_iter().collect()
+}
+
 /// Nothing trapped, and nothing was done that a host answers with an assertion or a hung stream.
 fn behaved(host: &Host) {
     assert_eq!(host.traps(), []);

@@ -21,7 +21,7 @@ fn right() -> Value {
     ]}]})
 }
 
-async fn problem(response: Response, status: StatusCode) -> Value {
+pub(crate) async fn problem(response: Response, status: StatusCode) -> Value {
     assert_eq!(response.status(), status);
     assert_eq!(response.headers()["content-type"], "application/problem+json");
     assert_eq!(response.headers()[SHIM_HEADER], "1");

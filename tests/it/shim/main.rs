@@ -11,7 +11,10 @@
 mod behaviour;
 mod differential;
 mod http;
+mod limits;
 mod memory;
+mod openapi;
+mod race;
 mod redis_access;
 mod redis_cluster;
 mod redis_sentinel;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::log::Level;
 use super::module::{Plugin, built_plugin};
 use super::process::{Process, Settings};
+use super::watch::Times;
 use super::{Host, Refused};
 
 /// A host to be. By default: the built plugin, one worker, the cluster `lanekeeper`, an empty vm_id.
@@ -16,6 +17,7 @@ pub struct Builder {
     metered: bool,
     clusters: BTreeSet<String>,
     settings: Settings,
+    faults: Vec<(String, u32)>,
 }
 
 impl Default for Builder {
@@ -30,7 +32,8 @@ impl Default for Builder {
             seed: 1,
             stagger: Duration::ZERO,
         };
-        Self { plugin: None, metered: false, clusters: BTreeSet::from(["lanekeeper".to_owned()]), settings }
+        let clusters = BTreeSet::from(["lanekeeper".to_owned()]);
+        Self { plugin: None, metered: false, clusters, settings, faults: Vec::new() }
     }
 }
 
@@ -113,6 +116,14 @@ impl Builder {
         self
     }
 
+    /// The host call `call` never works, from the first callback on, and gives `status`: as a capability restriction
+    /// does it.
+    #[must_use]
+    pub fn without(mut self, call: &str, status: impl Into<u32>) -> Self {
+        self.faults.push((call.to_owned(), status.into()));
+        self
+    }
+
     /// Starts the process: the canary, then the main thread and the workers.
     ///
     /// # Errors
@@ -125,6 +136,9 @@ impl Builder {
     pub fn start(self, configuration: &str) -> Result<Host, Refused> {
         let path = self.plugin.unwrap_or_else(built_plugin);
         let process = Process::new(Plugin::load(&path, self.metered), self.settings, self.clusters);
+        for (call, status) in self.faults {
+            process.watch.borrow_mut().set_fault(&call, status, Times::Always);
+        }
         process.in_turn(|| {
             process.try_in_canary(configuration.as_bytes())?;
             process.start_vms(configuration.as_bytes());

@@ -1,6 +1,8 @@
 //! Whatever comes, reading neither panics nor gives up without a reason.
 
 use proptest::prelude::*;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
 

@@ -37,6 +37,30 @@ fn no_status_of_any_host_call_traps_or_hangs_a_request() {
     }
 }
 
+/// What an operator may take from the plugin by `capability_restriction_config`: Envoy gives 76 for WASI calls and
+/// 10 for the others.
+#[test]
+fn a_plugin_without_chance_or_environment_still_limits() {
+    for call in ["random_get", "environ_get", "environ_sizes_get", "clock_time_get", "fd_write"] {
+        let host = Host::builder().without(call, 76_u32).start(&standalone(1).to_string()).unwrap();
+        assert_eq!(status(&host.worker(0).request(by("u"))), 200, "{call}");
+        assert_eq!(status(&host.worker(0).request(by("u"))), 429, "{call}");
+        behaved(&host);
+    }
+}
+
+#[test]
+fn a_token_that_cannot_be_read_is_a_reason_to_refuse_and_not_to_trap() {
+    let mut policy = with_store(1, "local");
+    policy["store"]["token_env"] = json!("LANEKEEPER_TOKEN");
+    for call in ["environ_get", "environ_sizes_get"] {
+        let builder = Host::builder().environment("LANEKEEPER_TOKEN", "t").without(call, 76_u32);
+        let refused = builder.start(&policy.to_string()).err().unwrap();
+        assert!(refused.trap.is_none(), "{call}: {:?}", refused.trap);
+        assert!(refused.to_string().contains("LANEKEEPER_TOKEN is not set"), "{refused}");
+    }
+}
+
 #[test]
 fn a_request_whose_headers_cannot_be_read_is_refused() {
     let host = start(&standalone(5), 1);

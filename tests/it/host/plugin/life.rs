@@ -25,6 +25,14 @@ fn what_is_no_json_at_all_is_refused() {
 }
 
 #[test]
+fn a_protobuf_struct_is_refused_with_the_way_to_write_it() {
+    let refused = Host::start("\n\u{f}\n\u{7}version", 1).err().unwrap().to_string();
+    assert!(refused.contains("google.protobuf.StringValue"), "{refused}");
+    let indented = Host::start("\n{\"version\": 1}\n", 1);
+    assert!(indented.is_ok(), "JSON may begin on a line of its own");
+}
+
+#[test]
 fn a_bad_policy_leaves_the_old_one_in_force() {
     let host = start(&standalone(1), 1);
     assert!(host.reconfigure(r#"{"version":1,"rate_limits":{"x":{}}}"#).is_err());
