@@ -222,6 +222,7 @@ fn give_back(redis: &Redis, at: Timestamp, cost: u32, windows: &[Window]) {
         let (name, unit, per_unit) = match window.unit() {
             Unit::Bucket { per } => (format!("s{}", per.as_millis()), micros(per), u64::from(STORE_BUCKETS)),
             Unit::Debt { token, rate } => (format!("b{token}/{rate}"), token, rate),
+            other => panic!("give_back.lua knows no {other:?}"),
         };
         command.arg(name).arg(window.capacity()).arg(unit).arg(per_unit);
     }
