@@ -1,6 +1,6 @@
 -- windows.lua: the arithmetic of each kind of window, the same as in engine/src/window, number for number.
 --
--- It stands before take.lua in one script. A window is a table with its subject's key, its name, its capacity,
+-- It stands before take.lua in one script, and has no KEYS, ARGV or Returns of its own. A window is a table with its subject's key, its name, its capacity,
 -- the fields to forget (stale) and its algorithm, whose functions are
 --   open      takes the two values of its arguments and the numbers of its fields
 --   settle    brings it up to a moment
