@@ -144,7 +144,7 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    fn count(keys: &[(&str, Vec<Source>)], hash_tag: Option<Vec<Source>>) -> Count {
+    pub(super) fn count(keys: &[(&str, Vec<Source>)], hash_tag: Option<Vec<Source>>) -> Count {
         Count {
             keys: keys
                 .iter()

@@ -110,23 +110,10 @@ mod tests {
     use super::*;
     use crate::headers::Headers;
     use crate::matcher::Target;
-    use crate::policy::{Cost, Key, OnFailure, OnMissingKey, Share};
     use crate::subject::store_keys;
+    use crate::subject::tests::count;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    fn count(keys: Vec<(&str, Vec<Source>)>, hash_tag: Option<Vec<Source>>) -> Count {
-        Count {
-            keys: keys.into_iter().map(|(name, sources)| Key { name: name.into(), sources }).collect(),
-            windows: Vec::new(),
-            policy_items: Vec::new(),
-            hash_tag,
-            cost: Cost::Fixed(1),
-            on_missing_key: OnMissingKey::Skip,
-            enforce: Share::ALL,
-            on_failure: OnFailure::Local,
-        }
-    }
 
     fn header(name: &str) -> Source {
         Source::Header(name.into())
@@ -165,19 +152,19 @@ mod tests {
             for tag in [None, Some(vec![source.clone()])] {
                 let given: &[(&str, &[&str])] =
                     if tag.is_some() { &[("k", texts), (HASH_TAG, texts)] } else { &[("k", texts)] };
-                let count = count(vec![("k", vec![source.clone()])], tag);
+                let count = count(&[("k", vec![source.clone()])], tag);
                 let of_request = store_keys("ads", &count, &target, &|| parse_source(text.as_bytes()));
                 assert_eq!(of_request.missing, None, "{source:?}");
                 assert_eq!(named(&count, given).unwrap(), of_request, "{source:?}");
             }
         }
-        let command = count(vec![("k", vec![Source::Command])], None);
+        let command = count(&[("k", vec![Source::Command])], None);
         assert_eq!(named(&command, &[("k", &["a.b"])]).unwrap().present, [(0, "ads:{a.b}:k".into())]);
     }
 
     #[test]
     fn a_composite_takes_a_text_for_each_source_that_is_no_constant() {
-        let pair = count(vec![("k", vec![header("a"), Source::Constant("c".into()), header("b")])], None);
+        let pair = count(&[("k", vec![header("a"), Source::Constant("c".into()), header("b")])], None);
         assert_eq!(named(&pair, &[("k", &["x|", "y"])]).unwrap().present, [(0, "ads:{x%7C|c|y}:k".into())]);
         let error = named(&pair, &[("k", &["x"])]).unwrap_err();
         assert_eq!(error, SubjectError::Parts { name: "k".into(), wanted: 2, given: 1 });
@@ -186,16 +173,16 @@ mod tests {
 
     #[test]
     fn what_is_not_given_or_empty_is_missing() {
-        let two = count(vec![("a", vec![header("a")]), ("b", vec![Source::Ip { v6_prefix: 64 }])], None);
+        let two = count(&[("a", vec![header("a")]), ("b", vec![Source::Ip { v6_prefix: 64 }])], None);
         assert_eq!(named(&two, &[("a", &["x"])]).unwrap().missing, Some(1));
         assert_eq!(named(&two, &[("a", &[" "]), ("b", &["1.2.3.4"])]).unwrap().missing, Some(0));
-        let tagged = count(vec![("a", vec![header("a")])], Some(vec![header("t")]));
+        let tagged = count(&[("a", vec![header("a")])], Some(vec![header("t")]));
         assert_eq!(named(&tagged, &[("a", &["x"])]).unwrap().missing, Some(0));
     }
 
     #[test]
     fn what_fits_no_key_is_refused_by_its_name() {
-        let ip = count(vec![("per_ip", vec![Source::Ip { v6_prefix: 64 }])], Some(vec![header("t")]));
+        let ip = count(&[("per_ip", vec![Source::Ip { v6_prefix: 64 }])], Some(vec![header("t")]));
         let error = named(&ip, &[("per_user", &["x"])]).unwrap_err();
         assert_eq!(error.name(), "per_user");
         assert_eq!(error.to_string(), "is no key of this limit, which has hash_tag, per_ip");
