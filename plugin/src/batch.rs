@@ -35,7 +35,14 @@ pub(crate) struct Waiter {
 pub(crate) struct Call {
     asked: Timestamp,
     question: DecideRequest,
-    streams: Vec<(u32, usize)>,
+    streams: Vec<Place>,
+}
+
+/// A stream's place in a question: it has the next so many checks.
+struct Place {
+    stream: u32,
+    checks: usize,
+    since: Timestamp,
 }
 
 /// Where and how to ask.
@@ -108,8 +115,13 @@ impl Batches {
         now: Timestamp,
         waiters: Vec<Waiter>,
     ) -> Result<(), Vec<Waiter>> {
-        let streams = waiters.iter().map(|waiter| (waiter.stream, waiter.checks.len())).collect();
-        let checks = waiters.iter().flat_map(|waiter| waiter.checks.iter().cloned()).collect();
+        let place = |waiter: &Waiter| Place {
+            stream: waiter.stream,
+            checks: waiter.checks.len(),
+            since: waiter.since,
+        };
+        let streams = waiters.iter().map(place).collect();
+        let checks = waiters.into_iter().flat_map(|waiter| waiter.checks).collect();
         let spend_within_ms = u32::try_from(asking.timeout.as_millis()).unwrap_or(u32::MAX);
         let question = DecideRequest { version: VERSION, spend_within_ms, checks };
         // a question is made of texts and numbers, which always have a JSON form
@@ -121,12 +133,14 @@ impl Batches {
             ("content-type", "application/json"),
         ];
         headers.extend(asking.authorization.as_deref().map(|value| ("authorization", value)));
-        match host::http_call(&asking.cluster, &headers, &body, asking.timeout) {
-            Ok(call) => {
-                self.calls.insert(call, Call { asked: now, question, streams });
+        let sent = host::http_call(&asking.cluster, &headers, &body, asking.timeout);
+        let call = Call { asked: now, question, streams };
+        match sent {
+            Ok(number) => {
+                self.calls.insert(number, call);
                 Ok(())
             }
-            Err(_) => Err(waiters),
+            Err(_) => Err(call.into_waiters()),
         }
     }
 
@@ -150,7 +164,7 @@ impl Batches {
 impl Call {
     /// The streams that it asked for.
     pub(crate) fn streams(&self) -> impl Iterator<Item = u32> {
-        self.streams.iter().map(|(stream, _)| *stream)
+        self.streams.iter().map(|place| place.stream)
     }
 
     /// How long ago it was asked.
@@ -171,7 +185,18 @@ impl Call {
         Ok(self
             .streams
             .iter()
-            .map(|(stream, checks)| (*stream, answers.by_ref().take(*checks).collect()))
+            .map(|place| (place.stream, answers.by_ref().take(place.checks).collect()))
             .collect())
+    }
+
+    /// The streams with their checks, as they were before it was made.
+    fn into_waiters(self) -> Vec<Waiter> {
+        let mut checks = self.question.checks.into_iter();
+        let waiter = |Place { stream, checks: count, since }| Waiter {
+            stream,
+            checks: checks.by_ref().take(count).collect(),
+            since,
+        };
+        self.streams.into_iter().map(waiter).collect()
     }
 }
