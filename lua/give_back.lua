@@ -1,78 +1,70 @@
--- give_back.lua: takes back what one run of take.lua charged, when another part of the same check was rejected.
+-- give_back.lua: takes back what runs of take.lua charged, as far as it could still be spent.
 --
--- Only Redis Cluster needs it: keys in several slots cannot be one script. The same arithmetic as `uncharge` in
--- engine/src/counter.rs, number for number. Run it once, and only for a charge that is known to have been made.
+-- Two things need it: tokens that a node was granted and has not spent, and, in Redis Cluster, a check whose keys are in several
+-- slots and cannot be one script: what one slot charged is taken back when another one rejects. The same arithmetic
+-- as `give_back` in engine/src/counter.rs, number for number.
 --
 -- KEYS     1..n        the same as for take.lua
--- ARGV     1           taken_at_us: the clock's time that take.lua returned
---          2           spend_within_us: the same as for take.lua
---          then for each key the same as for take.lua
+-- ARGV     for each key
+--                      dated_us: until when the tokens could be spent, by the key's own time, which take.lua returned
+--                      id: what this return is known by, so that it is not made twice; empty where nobody was
+--                      granted these tokens: it is sent but once, and never too late
+--                      tokens: how many go back
+--                      its windows, as subject.lua says
 --
--- Returns  1
+-- Returns  a list of integers: the clock's time in us, and for each key how many went back; 0 when it is too late,
+--          or made already.
 --
--- The tokens go back as far as they are still counted, to the bucket that they were charged to. When the subject's
--- time was ahead of the clock, that bucket lies later than the one found here: what is left then counts for
--- longer, and never too little. Time and expiry stay as they are. A subject that has expired is not created again,
--- and windows of kinds that are not listed here keep their charge.
+-- The tokens go back to the bucket that they were charged to. Expiry stays as it is. A subject that has expired is
+-- not created again.
 --
--- Cost     per window one HMGET and, when there is something to give back, one HSET, perhaps one HDEL, and one HKEYS
---          when that emptied the oldest bucket.
+-- Cost     per key: one HMGET and one HGET, and when there is something to give back one HSET; per window one HGET
+--          and one HINCRBY, or HDEL and a look for the next bucket when that emptied the oldest; of a log the entries
+--          dated since are read, and moved when one goes.
+--
+-- windows.lua and subject.lua stand before it in the same script.
 
-local dated = tonumber(ARGV[1]) + tonumber(ARGV[2])
+-- As many returns of one subject are remembered as in engine/src/counter/returns.rs.
+local MOST_RETURNS = 256
 
-local function text(number)
-  return string.format('%.0f', number)
-end
-
--- The oldest bucket in use after `index`, found by its name.
-local function next_bucket(key, name, index)
-  local prefix, oldest = name .. ':', nil
-  for _, field in ipairs(redis.call('HKEYS', key)) do
-    local found = string.sub(field, 1, #prefix) == prefix and tonumber(string.sub(field, #prefix + 1))
-    if found and found > index and not (oldest and oldest < found) then
-      oldest = found
+-- Whether a return is neither too late nor made already. Then it is remembered for as long as it might come again.
+local function is_accepted(subject, dated, id)
+  if id == '' then
+    return true
+  end
+  if dated < subject.seen then
+    return false
+  end
+  local known = redis.call('HGET', subject.key, 'r') or ''
+  local live = {}
+  for known_id, until_us in string.gmatch(known, '(%d+) (%d+)') do
+    if tonumber(until_us) >= subject.seen then
+      if known_id == id then
+        return false
+      end
+      table.insert(live, known_id .. ' ' .. until_us)
     end
   end
-  return oldest or index
+  if #live >= MOST_RETURNS then
+    return false
+  end
+  table.insert(live, id .. ' ' .. text(dated))
+  redis.call('HSET', subject.key, 'r', table.concat(live, ' '))
+  return true
 end
 
-local function sliding(key, name, cost, per, buckets)
-  local index = math.floor(dated / math.ceil(per / buckets))
-  local bucket = name .. ':' .. text(index)
-  local stored = redis.call('HMGET', key, name .. ':n', name .. ':o', bucket)
-  local total, oldest, count = tonumber(stored[1] or 0), tonumber(stored[2] or 0), tonumber(stored[3] or 0)
-  local back = math.min(cost, count)
-  if back == 0 then
-    return
-  end
-  redis.call('HSET', key, name .. ':n', text(total - back), bucket, text(count - back))
-  if back == count then
-    redis.call('HDEL', key, bucket)
-    if oldest == index then
-      redis.call('HSET', key, name .. ':o', text(next_bucket(key, name, index)))
-    end
-  end
-end
-
-local function token_bucket(key, name, cost, token)
-  local debt = redis.call('HGET', key, name .. ':d')
-  if debt then
-    redis.call('HSET', key, name .. ':d', text(math.max(tonumber(debt) - cost * token, 0)))
-  end
-end
-
-local algorithms = {s = sliding, b = token_bucket}
-
-local at = 3
+local given, at = {now}, 1
 for _, key in ipairs(KEYS) do
-  local cost, windows = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-  at = at + 2
-  for _ = 1, windows do
-    local give_back = algorithms[string.sub(ARGV[at], 1, 1)]
-    if give_back then
-      give_back(key, ARGV[at], cost, tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]))
+  local dated, id, tokens = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2])
+  local back, subject = 0, nil
+  subject, at = open_subject(key, at + 3)
+  if subject.known and is_accepted(subject, dated, id) then
+    for _, window in ipairs(subject.windows) do
+      window.algorithm.uncharge(window, dated, tokens)
     end
-    at = at + 4
+    save(subject)
+    back = tokens
   end
+  table.insert(given, back)
 end
-return 1
+return given

@@ -1,14 +1,15 @@
 -- windows.lua: the arithmetic of each kind of window, the same as in engine/src/window, number for number.
 --
--- It stands before take.lua in one script, and has no KEYS, ARGV or Returns of its own. A window is a table with its subject's key, its name, its capacity,
--- the fields to forget (stale) and its algorithm, whose functions are
+-- It stands at the head of every script that counts, and has no KEYS, ARGV or Returns of its own. A window is a table with its
+-- subject's key, its name, its capacity, the fields to forget (stale) and its algorithm, whose functions are
 --   open      takes the two values of its arguments and the numbers of its fields
 --   settle    brings it up to a moment
 --   wait      us until a cost fits
 --   charge    counts a cost; returns the moment from which the charge says nothing any more, us
+--   uncharge  takes a charge back, as far as it is still counted
 --   remaining, reset   what is left, and us until more is
 --   numbers   the numbers of its fields, to be saved
--- Times are in us. None of these writes but charge.
+-- Times are in us. None of these writes but charge and uncharge.
 
 local SMALLEST_READ, LARGEST_READ = 4, 256
 -- So many empty buckets in a row stand only where charges are dated several windows ahead.
@@ -134,6 +135,28 @@ function sliding.charge(window, dated, cost)
   return sliding.leaves_at(window, index)
 end
 
+function sliding.uncharge(window, dated, cost)
+  local index = sliding.index(window, dated)
+  if window.total == 0 or index < window.oldest then
+    return
+  end
+  local field = bucket_field(window.name, index)
+  local count = tonumber(redis.call('HGET', window.key, field) or 0)
+  if count == 0 then
+    return
+  end
+  local back = math.min(cost, count)
+  window.total = window.total - back
+  if back < count then
+    redis.call('HINCRBY', window.key, field, text(-back))
+    return
+  end
+  redis.call('HDEL', window.key, field)
+  if index == window.oldest and window.total > 0 then
+    window.oldest = buckets_in_use(window.key, window.name, index + 1)()
+  end
+end
+
 function sliding.remaining(window)
   return math.max(window.capacity - window.total, 0)
 end
@@ -235,6 +258,42 @@ function log.charge(window, dated, cost)
   return dated + window.per
 end
 
+-- The entries dated at `dated` lose what goes back, and those that lose all go: what follows them moves up.
+function log.uncharge(window, dated, cost)
+  local number, newest_first, back = window.next_number, {}, 0
+  while number > window.oldest do
+    local value = redis.call('HGET', window.key, bucket_field(window.name, number - 1))
+    local date, count = entry_of(value)
+    if date < dated then
+      break
+    end
+    if date == dated then
+      local taken = math.min(cost - back, count)
+      back, value = back + taken, count > taken and text(date) .. ' ' .. text(count - taken)
+    end
+    if value then
+      table.insert(newest_first, value)
+    end
+    number = number - 1
+  end
+  local values = {}
+  for i = #newest_first, 1, -1 do
+    table.insert(values, bucket_field(window.name, number))
+    table.insert(values, newest_first[i])
+    number = number + 1
+  end
+  for i = 1, #values, MOST_ARGUMENTS do
+    redis.call('HSET', window.key, unpack(values, i, math.min(i + MOST_ARGUMENTS - 1, #values)))
+  end
+  for gone = number, window.next_number - 1 do
+    table.insert(window.stale, bucket_field(window.name, gone))
+  end
+  window.total, window.next_number = window.total - back, number
+  if window.total > 0 then
+    window.first = entry_of(redis.call('HGET', window.key, bucket_field(window.name, window.oldest)))
+  end
+end
+
 function log.reset(window, seen)
   return window.total == 0 and 0 or window.first + window.per - seen
 end
@@ -332,6 +391,10 @@ function token_bucket.charge(window, dated, cost)
   window.repaid_from = math.max(window.repaid_from, dated - math.floor(window.debt / window.rate))
   window.debt = window.debt + cost * window.token
   return window.repaid_from + math.ceil(window.debt / window.rate)
+end
+
+function token_bucket.uncharge(window, _, cost)
+  window.debt = math.max(window.debt - cost * window.token, 0)
 end
 
 function token_bucket.remaining(window)

@@ -9,6 +9,10 @@ use crate::units::Timestamp;
 use crate::window::{Algorithm, Tally, TokenBucket, Weighted, Window};
 use crate::wire::Operation;
 
+mod returns;
+
+pub use returns::Returns;
+
 /// Into how many buckets the store divides a sliding window: a token comes back late by at most 1/256 of the
 /// window (0.4 %), and a subject in full use holds at most 257 small numbers.
 pub const STORE_BUCKETS: u32 = 256;
@@ -31,6 +35,8 @@ pub struct SubjectCounters {
     pub seen: Timestamp,
     /// One for each window. A fresh subject has none yet.
     pub counters: Vec<Counter>,
+    /// What was given back of late.
+    pub returns: Returns,
 }
 
 /// What one window says of one decision, as it stands after it.
@@ -44,13 +50,36 @@ pub struct WindowVerdict {
     pub wait: Duration,
 }
 
-/// One key of a decision: whose counters, in which windows, at what cost.
+/// What is asked of the counters of one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Whether they are charged.
+    pub operation: Operation,
+    /// How much is wanted; at most the capacity of each window.
+    pub cost: u32,
+    /// With how much less the asker is content; 1 to `cost`.
+    pub at_least: u32,
+}
+
+impl Ask {
+    /// All of `cost` or nothing.
+    pub fn take(cost: u32) -> Self {
+        Self { operation: Operation::Take, cost, at_least: cost }
+    }
+
+    /// Whether all of `cost` would be granted.
+    pub fn peek(cost: u32) -> Self {
+        Self { operation: Operation::Peek, ..Self::take(cost) }
+    }
+}
+
+/// One key of a decision: whose counters, in which windows, and what is asked of them.
 #[derive(Debug)]
 pub struct Charge<'a> {
     /// The subject's windows; none twice.
     pub windows: &'a [Window],
-    /// What the request costs; at most the capacity of each window.
-    pub cost: u32,
+    /// What is asked.
+    pub ask: Ask,
     /// The subject's counters.
     pub counters: &'a mut SubjectCounters,
 }
@@ -58,58 +87,46 @@ pub struct Charge<'a> {
 /// The outcome of a decision over all its keys, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// Every window allowed, and all of them are charged; else none is.
+    /// Every window allowed, and all that is to be charged is; else nothing is.
     pub allowed: bool,
-    /// One list of windows for each key.
-    pub keys: Vec<Vec<WindowVerdict>>,
+    /// One for each key.
+    pub keys: Vec<KeyVerdict>,
+}
+
+/// What the windows of one key say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyVerdict {
+    /// How much was granted; zero when the decision is a rejection.
+    pub granted: u32,
+    /// When, by the subject's own time.
+    pub at: Timestamp,
+    /// One for each window.
+    pub windows: Vec<WindowVerdict>,
 }
 
 /// Decides at `now` over all `charges`; what is charged may be spent until `now + spend_within`.
 ///
 /// Charges are dated at the end of that span, so that no trailing window of *spends* holds more than its
 /// limit however late within the span they come.
-pub fn take(charges: &mut [Charge<'_>], buckets: u32, now: Timestamp, spend_within: Duration) -> Decision {
-    let allowed = all_fit(charges, buckets, now);
-    if allowed {
-        for charge in &mut *charges {
-            charge.counters.charge(charge.windows, buckets, charge.cost, spend_within);
-        }
-    }
-    decision(charges, buckets, allowed)
-}
-
-/// Does what `operation` says: [`take`] or [`peek`].
-pub fn decide(
-    operation: Operation,
-    charges: &mut [Charge<'_>],
-    buckets: u32,
-    now: Timestamp,
-    spend_within: Duration,
-) -> Decision {
-    match operation {
-        Operation::Take => take(charges, buckets, now, spend_within),
-        Operation::Peek => peek(charges, buckets, now),
-    }
-}
-
-/// What [`take`] would decide at `now`, with nothing charged.
-pub fn peek(charges: &mut [Charge<'_>], buckets: u32, now: Timestamp) -> Decision {
-    let allowed = all_fit(charges, buckets, now);
-    decision(charges, buckets, allowed)
-}
-
-fn all_fit(charges: &mut [Charge<'_>], buckets: u32, now: Timestamp) -> bool {
-    charges.iter_mut().fold(true, |all, charge| {
+pub fn decide(charges: &mut [Charge<'_>], buckets: u32, now: Timestamp, spend_within: Duration) -> Decision {
+    let settle_and_ask = |charge: &mut Charge<'_>| {
         charge.counters.settle(charge.windows, buckets, now);
-        all & charge.counters.fits(charge.windows, buckets, charge.cost)
-    })
-}
-
-fn decision(charges: &[Charge<'_>], buckets: u32, allowed: bool) -> Decision {
-    let cost_if_rejected = |cost: u32| if allowed { 0 } else { cost };
-    let keys =
-        charges.iter().map(|c| c.counters.verdicts(c.windows, buckets, cost_if_rejected(c.cost))).collect();
-    Decision { allowed, keys }
+        charge.counters.room(charge.windows).min(charge.ask.cost)
+    };
+    let mut granted: Vec<u32> = charges.iter_mut().map(settle_and_ask).collect();
+    let allowed = granted.iter().zip(&*charges).all(|(granted, charge)| *granted >= charge.ask.at_least);
+    if !allowed {
+        granted.fill(0);
+    }
+    let keys = charges.iter_mut().zip(granted).map(|(charge, granted)| {
+        if allowed && charge.ask.operation == Operation::Take {
+            charge.counters.charge(charge.windows, buckets, granted, spend_within);
+        }
+        let wanted = if allowed { 0 } else { charge.ask.at_least };
+        let windows = charge.counters.verdicts(charge.windows, buckets, wanted);
+        KeyVerdict { granted, at: charge.counters.seen, windows }
+    });
+    Decision { allowed, keys: keys.collect() }
 }
 
 impl SubjectCounters {
@@ -138,11 +155,9 @@ impl SubjectCounters {
         }
     }
 
-    /// Whether every window has room for `cost`. Counters must be settled.
-    pub fn fits(&self, windows: &[Window], buckets: u32, cost: u32) -> bool {
-        self.pairs(windows).all(|(window, counter)| {
-            cost <= window.capacity() && counter.wait(window, buckets, self.seen, cost).is_zero()
-        })
+    /// How much every window has room for. Counters must be settled.
+    pub fn room(&self, windows: &[Window]) -> u32 {
+        self.pairs(windows).map(|(window, counter)| counter.remaining(window, self.seen)).min().unwrap_or(0)
     }
 
     /// Charges `cost` to every window, dated `spend_within` ahead. Counters must be settled.
@@ -155,6 +170,24 @@ impl SubjectCounters {
                 Counter::TokenBucket(counter) => counter.charge(window, dated, cost),
             }
         }
+    }
+
+    /// Gives back `tokens` of a charge that was dated `dated`, as long as they could still be spent; returns how
+    /// many that is. A return is known by its `id`, and the second of an id gives back nothing; tokens that were never
+    /// granted need none, and go back whenever that is. Counters must be settled.
+    pub fn give_back(
+        &mut self,
+        windows: &[Window],
+        buckets: u32,
+        tokens: u32,
+        dated: Timestamp,
+        id: Option<u64>,
+    ) -> u32 {
+        if !self.returns.accept(id, dated, self.seen) {
+            return 0;
+        }
+        self.uncharge(windows, buckets, tokens, dated);
+        tokens
     }
 
     /// Takes back a charge of `cost` that was dated `dated`.
@@ -182,7 +215,7 @@ impl SubjectCounters {
     /// The moment from which these counters say nothing any more: every window is as if fresh.
     pub fn idle_at(&self, windows: &[Window], buckets: u32) -> Timestamp {
         let idle_in = self.pairs(windows).map(|(w, c)| c.wait(w, buckets, self.seen, w.capacity())).max();
-        self.seen.plus(idle_in.unwrap_or_default())
+        self.seen.plus(idle_in.unwrap_or_default()).max(self.returns.known_until())
     }
 
     fn pairs<'a>(&'a self, windows: &'a [Window]) -> impl Iterator<Item = (&'a Window, &'a Counter)> {

@@ -22,10 +22,10 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
-use crate::counter::{Charge, SubjectCounters, decide};
+use crate::counter::{Ask, Charge, Decision, KeyVerdict, SubjectCounters, decide};
 use crate::units::Timestamp;
 use crate::window::{Algorithm, Window};
-use crate::wire::{Check, CheckAnswer, Operation, StoreError};
+use crate::wire::{Check, CheckAnswer, KeyCheck, Operation, StoreError};
 
 mod slot;
 
@@ -92,16 +92,23 @@ impl LocalCounters {
         let places = check
             .keys
             .iter()
-            .map(|key| draft.place(cells, self.address(&key.key, &key.windows), &key.windows, key.cost, now))
+            .map(|key| draft.place(cells, self.address(&key.key, &key.windows), &key.windows, key.ask(), now))
             .collect::<Result<Vec<usize>, CellsBroken>>()?;
         let mut charges: Vec<Charge<'_>> = draft.places.iter_mut().map(Place::charge).collect();
-        let decision = decide(check.operation, &mut charges, BUCKETS, now, Duration::ZERO);
-        let charged = decision.allowed && check.operation == Operation::Take;
+        let decision = decide(&mut charges, BUCKETS, now, Duration::ZERO);
+        for (place, verdict) in draft.places.iter_mut().zip(&decision.keys) {
+            place.charged = if place.ask.operation == Operation::Take { verdict.granted } else { 0 };
+        }
+        let charged = draft.places.iter().any(|place| place.charged > 0);
         if charged && !draft.commit(cells, now)? {
             return Ok(None);
         }
-        let keys = places.into_iter().map(|at| decision.keys.get(at).cloned().unwrap_or_default()).collect();
-        Ok(Some(crate::counter::Decision { allowed: decision.allowed, keys }.into()))
+        let answer = |(at, key): (usize, &KeyCheck)| {
+            let verdict = decision.keys.get(at).cloned().unwrap_or_default();
+            KeyVerdict { granted: verdict.granted.min(key.cost), ..verdict }
+        };
+        let keys = places.into_iter().zip(&check.keys).map(answer).collect();
+        Ok(Some(Decision { allowed: decision.allowed, keys }.into()))
     }
 
     /// Where a subject is counted: its slot, its own number there, and that of its crowd. Windows of other
@@ -167,13 +174,15 @@ struct Place<'a> {
     slot: usize,
     id: u64,
     windows: &'a [Window],
-    cost: u32,
+    ask: Ask,
     counters: SubjectCounters,
+    /// What the decision charged.
+    charged: u32,
 }
 
 impl<'a> Place<'a> {
     fn charge(&mut self) -> Charge<'_> {
-        Charge { windows: self.windows, cost: self.cost, counters: &mut self.counters }
+        Charge { windows: self.windows, ask: self.ask, counters: &mut self.counters }
     }
 }
 
@@ -184,7 +193,7 @@ impl<'a> Draft<'a> {
         cells: &dyn Cells,
         address: Address,
         windows: &'a [Window],
-        cost: u32,
+        ask: Ask,
         now: Timestamp,
     ) -> Result<usize, CellsBroken> {
         let at = match self.slots.iter().position(|slot| slot.number == address.slot) {
@@ -200,12 +209,12 @@ impl<'a> Draft<'a> {
         let id = draft.slot.seat(address.id, address.crowd);
         if let Some(shared) = self.places.iter().position(|place| place.slot == at && place.id == id) {
             if let Some(place) = self.places.get_mut(shared) {
-                place.cost = place.cost.saturating_add(cost);
+                place.ask = together(place.ask, ask);
             }
             return Ok(shared);
         }
         let counters = draft.slot.counters(id);
-        self.places.push(Place { slot: at, id, windows, cost, counters });
+        self.places.push(Place { slot: at, id, windows, ask, counters, charged: 0 });
         Ok(self.places.len() - 1)
     }
 
@@ -231,13 +240,27 @@ impl<'a> Draft<'a> {
     }
 }
 
+/// What two keys ask of the counters they share: one that is only looked at is charged with the other, for a crowd
+/// may be counted too strictly.
+fn together(one: Ask, other: Ask) -> Ask {
+    let operation = match (one.operation, other.operation) {
+        (Operation::Peek, Operation::Peek) => Operation::Peek,
+        (Operation::Take, _) | (_, Operation::Take) => Operation::Take,
+    };
+    Ask {
+        operation,
+        cost: one.cost.saturating_add(other.cost),
+        at_least: one.at_least.saturating_add(other.at_least),
+    }
+}
+
 /// Takes a charge back from a slot that was already written. What cannot be taken back stays charged.
 fn take_back(cells: &dyn Cells, number: u32, place: &Place<'_>, now: Timestamp) -> Result<(), CellsBroken> {
     for _ in 0..ATTEMPTS {
         let (bytes, version) = cells.read(number)?;
         let mut slot = Slot::decode(&bytes).live_at(now);
         let mut counters = slot.counters(place.id);
-        counters.uncharge(place.windows, BUCKETS, place.cost, place.counters.seen);
+        counters.uncharge(place.windows, BUCKETS, place.charged, place.counters.seen);
         slot.put(place.id, counters.idle_at(place.windows, BUCKETS), counters);
         if cells.write(number, &slot.encode(), version)? {
             break;

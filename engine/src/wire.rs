@@ -2,6 +2,7 @@
 //!
 //! A batch holds one check for each paused request (or more, when some of its limits are dry runs). Each check
 //! is all or nothing over its keys; checks are independent of each other, and the answers come in their order.
+//! What was charged and not spent goes back by `POST /v1/return`.
 //! What is said here is untrusted on both sides: the shim refuses a batch that does not fit the ranges below,
 //! and the plugin takes an answer of another shape for a failed store.
 
@@ -9,13 +10,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::counter::{Decision, WindowVerdict};
-use crate::window::Window;
+use crate::counter::{Ask, Decision, KeyVerdict, WindowVerdict};
+use crate::window::{MAX_EXACT, Window};
 
 /// The version of these messages. A side that reads another one refuses.
 pub const VERSION: u32 = 1;
 /// The path of the decision endpoint.
 pub const DECIDE_PATH: &str = "/v1/decide";
+/// The path at which unspent tokens are given back.
+pub const RETURN_PATH: &str = "/v1/return";
 /// The shim marks each of its answers with this header, so that an answer Envoy made in its place
 /// (503 on a refused connection, 504 on a timeout) is never taken for the shim's own.
 pub const SHIM_HEADER: &str = "x-lanekeeper-shim";
@@ -25,6 +28,10 @@ pub const MAX_CHECKS: usize = 256;
 pub const MAX_KEYS: usize = 256;
 /// The most windows of one key.
 pub const MAX_WINDOWS: usize = 16;
+/// The most returns in one message.
+pub const MAX_RETURNS: usize = 1024;
+/// The most store keys that a key is spread over.
+pub const MAX_SHARDS: u16 = 256;
 /// The longest store key, in bytes.
 pub const MAX_KEY_BYTES: usize = 512;
 /// The longest span for which a charge may be dated ahead.
@@ -42,14 +49,14 @@ pub struct DecideRequest {
     pub checks: Vec<Check>,
 }
 
-/// What a check does to the counters when every window allows.
+/// What becomes of a key's counters when every window of the check allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
-    /// Charges them.
+    /// They are charged.
     #[default]
     Take,
-    /// Leaves them as they are. What is allowed now may be refused a moment later.
+    /// They stay as they are. What is allowed now may be refused a moment later.
     Peek,
 }
 
@@ -57,9 +64,6 @@ pub enum Operation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Check {
-    /// Whether it is charged.
-    #[serde(default)]
-    pub operation: Operation,
     /// 1 to [`MAX_KEYS`] keys, all or nothing, no two the same.
     pub keys: Vec<KeyCheck>,
 }
@@ -70,10 +74,32 @@ pub struct Check {
 pub struct KeyCheck {
     /// The key in the store: printable ASCII, at most [`MAX_KEY_BYTES`], with one hash tag in braces.
     pub key: String,
-    /// What the request costs: at least 1, at most the capacity of each window.
+    /// Whether it is charged.
+    #[serde(default, skip_serializing_if = "is_take")]
+    pub operation: Operation,
+    /// How much is asked for: at least 1, at most the capacity of each window.
     pub cost: u32,
+    /// With how much less the asker is content, 1 to `cost`; left out, with nothing less. As much of `cost` is
+    /// granted as fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<u32>,
+    /// Over how many store keys it is spread, 1 to [`MAX_SHARDS`]: each holds its part of every window's limit.
+    #[serde(default = "unsharded", skip_serializing_if = "is_unsharded")]
+    pub shards: u16,
     /// 1 to [`MAX_WINDOWS`] windows.
     pub windows: Vec<Window>,
+}
+
+fn unsharded() -> u16 {
+    1
+}
+
+fn is_unsharded(shards: &u16) -> bool {
+    *shards == 1
+}
+
+fn is_take(operation: &Operation) -> bool {
+    *operation == Operation::Take
 }
 
 /// The answers to a batch.
@@ -109,8 +135,20 @@ pub enum CheckAnswer {
 /// What the windows of one key say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyAnswer {
+    /// How much of the cost was granted; 0 when the check was rejected. Of a key that is only looked at, what
+    /// would have been.
+    pub granted: u32,
+    /// When, in microseconds of the key's own time, which is the store's clock and never runs backwards.
+    pub at_us: u64,
+    /// Of a key that is spread over several store keys: which of them answered.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub shard: u16,
     /// One for each window, in their order.
     pub windows: Vec<WindowAnswer>,
+}
+
+fn is_first(shard: &u16) -> bool {
+    *shard == 0
 }
 
 /// What one window says, as it stands after the decision.
@@ -122,6 +160,58 @@ pub struct WindowAnswer {
     pub reset_us: u64,
     /// Microseconds until the cost fits; 0 in a window that allowed.
     pub wait_us: u64,
+}
+
+/// Tokens that were charged and will not be spent, each for itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReturnRequest {
+    /// [`VERSION`].
+    pub version: u32,
+    /// 1 to [`MAX_RETURNS`] returns.
+    pub returns: Vec<KeyReturn>,
+}
+
+/// Tokens of one charge of one key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyReturn {
+    /// The key, as it was asked for.
+    pub key: String,
+    /// Over how many store keys it is spread.
+    #[serde(default = "unsharded", skip_serializing_if = "is_unsharded")]
+    pub shards: u16,
+    /// Which of them was charged: what the answer said.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub shard: u16,
+    /// How many go back; at least 1, at most what was granted.
+    pub tokens: u32,
+    /// Until when they could be spent: the answer's [`at_us`](KeyAnswer::at_us) and the question's
+    /// [`spend_within_ms`](DecideRequest::spend_within_ms) together. Once that is past nothing goes back.
+    pub dated_us: u64,
+    /// The asker's own number for this return, from an even draw: a message that comes twice gives back once.
+    pub id: u64,
+    /// The windows, as they were asked for.
+    pub windows: Vec<Window>,
+}
+
+/// What went back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReturnResponse {
+    /// [`VERSION`].
+    pub version: u32,
+    /// One for each return, in their order.
+    pub returned: Vec<Returned>,
+}
+
+/// What became of one return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Returned {
+    /// So many tokens went back: none when it was too late, or done already.
+    Tokens(u32),
+    /// The store could not do it. The tokens count until their windows have passed, unless it did and only its answer was lost.
+    Failed(StoreError),
 }
 
 /// Why a store could not decide. The names are metric values: few, and none comes from a request.
@@ -140,16 +230,22 @@ pub enum StoreError {
     /// The store's answer does not fit the question.
     #[error("the store's answer does not fit")]
     Malformed,
+    /// The store's memory is nearly used up, and it has not seen one of the subjects before.
+    #[error("the store has no room for a subject that it has not seen before")]
+    Full,
 }
 
 impl From<Decision> for CheckAnswer {
     fn from(decision: Decision) -> Self {
-        let keys = decision
-            .keys
-            .into_iter()
-            .map(|windows| KeyAnswer { windows: windows.into_iter().map(WindowAnswer::from).collect() })
-            .collect();
+        let keys = decision.keys.into_iter().map(KeyAnswer::from).collect();
         if decision.allowed { CheckAnswer::Allowed { keys } } else { CheckAnswer::Rejected { keys } }
+    }
+}
+
+impl From<KeyVerdict> for KeyAnswer {
+    fn from(verdict: KeyVerdict) -> Self {
+        let windows = verdict.windows.into_iter().map(WindowAnswer::from).collect();
+        Self { granted: verdict.granted, at_us: verdict.at.as_micros(), shard: 0, windows }
     }
 }
 
@@ -170,7 +266,7 @@ impl From<WindowAnswer> for WindowVerdict {
     }
 }
 
-/// Why a batch is refused: which field, and what is allowed there.
+/// Why a message is refused: which field, and what is allowed there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct BatchError {
@@ -183,10 +279,7 @@ pub struct BatchError {
 impl DecideRequest {
     /// Holds the batch to the ranges its fields name. What serde checks (types, windows) is not checked again.
     pub fn validate(&self) -> Result<(), BatchError> {
-        let refuse = |field: String, problem: String| Err(BatchError { field, problem });
-        if self.version != VERSION {
-            return refuse("version".into(), format!("{} is not spoken here, {VERSION} is", self.version));
-        }
+        check_version(self.version)?;
         if u128::from(self.spend_within_ms) > MAX_SPEND_WITHIN.as_millis() {
             return refuse("spend_within_ms".into(), format!("at most {}", MAX_SPEND_WITHIN.as_millis()));
         }
@@ -211,20 +304,95 @@ impl DecideRequest {
     }
 }
 
-impl KeyCheck {
+impl ReturnRequest {
+    /// Holds the message to the ranges its fields name.
+    pub fn validate(&self) -> Result<(), BatchError> {
+        check_version(self.version)?;
+        if self.returns.is_empty() || self.returns.len() > MAX_RETURNS {
+            return refuse("returns".into(), format!("1 to {MAX_RETURNS} are allowed"));
+        }
+        for (at, key) in self.returns.iter().enumerate() {
+            key.validate().map_err(|(field, problem)| BatchError {
+                field: format!("returns[{at}].{field}"),
+                problem,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn refuse(field: String, problem: String) -> Result<(), BatchError> {
+    Err(BatchError { field, problem })
+}
+
+fn check_version(version: u32) -> Result<(), BatchError> {
+    match version {
+        VERSION => Ok(()),
+        other => refuse("version".into(), format!("{other} is not spoken here, {VERSION} is")),
+    }
+}
+
+impl KeyReturn {
     fn validate(&self) -> Result<(), (&'static str, String)> {
-        if self.key.is_empty() || self.key.len() > MAX_KEY_BYTES {
-            return Err(("key", format!("1 to {MAX_KEY_BYTES} bytes are allowed")));
+        check_store_key(&self.key, self.shards, &self.windows)?;
+        if self.shard >= self.shards {
+            return Err(("shard", format!("0 to {} are allowed", self.shards - 1)));
         }
-        if !self.key.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(("key", "only printable ASCII without spaces is allowed".into()));
+        if self.tokens == 0 {
+            return Err(("tokens", "at least 1 is allowed".into()));
         }
-        if self.windows.is_empty() || self.windows.len() > MAX_WINDOWS {
-            return Err(("windows", format!("1 to {MAX_WINDOWS} are allowed")));
+        if self.dated_us > MAX_EXACT {
+            return Err(("dated_us", format!("at most {MAX_EXACT} is allowed")));
         }
-        let most = self.windows.iter().map(Window::capacity).min().unwrap_or(0);
+        Ok(())
+    }
+}
+
+fn check_store_key(key: &str, shards: u16, windows: &[Window]) -> Result<(), (&'static str, String)> {
+    if key.is_empty() || key.len() > MAX_KEY_BYTES {
+        return Err(("key", format!("1 to {MAX_KEY_BYTES} bytes are allowed")));
+    }
+    if !key.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(("key", "only printable ASCII without spaces is allowed".into()));
+    }
+    if shards == 0 || shards > MAX_SHARDS {
+        return Err(("shards", format!("1 to {MAX_SHARDS} are allowed")));
+    }
+    if windows.is_empty() || windows.len() > MAX_WINDOWS {
+        return Err(("windows", format!("1 to {MAX_WINDOWS} are allowed")));
+    }
+    Ok(())
+}
+
+impl KeyCheck {
+    /// All of `cost` or nothing, from one store key.
+    pub fn take(key: impl Into<String>, cost: u32, windows: impl Into<Vec<Window>>) -> Self {
+        let (key, windows) = (key.into(), windows.into());
+        Self { key, operation: Operation::Take, cost, at_least: None, shards: 1, windows }
+    }
+
+    /// The same question, with nothing charged.
+    pub fn peek(self) -> Self {
+        Self { operation: Operation::Peek, ..self }
+    }
+
+    /// What it asks of the key's counters.
+    pub fn ask(&self) -> Ask {
+        Ask { operation: self.operation, cost: self.cost, at_least: self.at_least.unwrap_or(self.cost) }
+    }
+
+    fn validate(&self) -> Result<(), (&'static str, String)> {
+        check_store_key(&self.key, self.shards, &self.windows)?;
+        // the smallest of the parts that a key is spread over holds as much
+        let most = self.windows.iter().map(Window::capacity).min().unwrap_or(0) / u32::from(self.shards);
+        if most == 0 {
+            return Err(("shards", "no more are allowed than its windows can hold requests".into()));
+        }
         if self.cost == 0 || self.cost > most {
             return Err(("cost", format!("1 to {most} are allowed, what its windows can hold")));
+        }
+        if self.at_least.is_some_and(|least| least == 0 || least > self.cost) {
+            return Err(("at_least", format!("1 to {} are allowed, what is asked for", self.cost)));
         }
         Ok(())
     }
@@ -245,7 +413,9 @@ impl CheckAnswer {
             CheckAnswer::Failed { .. } => true,
             CheckAnswer::Allowed { keys } | CheckAnswer::Rejected { keys } => {
                 keys.len() == check.keys.len()
-                    && keys.iter().zip(&check.keys).all(|(a, k)| a.windows.len() == k.windows.len())
+                    && keys.iter().zip(&check.keys).all(|(answer, key)| {
+                        answer.windows.len() == key.windows.len() && answer.granted <= key.cost
+                    })
             }
         }
     }

@@ -10,7 +10,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use lanekeeper_engine::policy::Policy;
-use lanekeeper_engine::wire::{self, Check, CheckAnswer, DecideRequest, DecideResponse};
+use lanekeeper_engine::wire::{
+    self, Check, CheckAnswer, DecideRequest, DecideResponse, ReturnRequest, ReturnResponse, StoreError,
+};
 use subtle::ConstantTimeEq;
 
 pub use crate::body::MAX_BODY_BYTES;
@@ -29,6 +31,7 @@ pub const OPENAPI: &str = include_str!("../openapi.json");
 pub struct App {
     store: Box<dyn Store>,
     token: Option<String>,
+    admin_token: Option<String>,
     policy: Option<Arc<PolicyFile>>,
     metrics: Metrics,
 }
@@ -36,12 +39,17 @@ pub struct App {
 impl App {
     /// A service that anyone may ask.
     pub fn new(store: impl Store) -> Self {
-        Self { store: Box::new(store), token: None, policy: None, metrics: Metrics::new() }
+        Self { store: Box::new(store), token: None, admin_token: None, policy: None, metrics: Metrics::new() }
     }
 
     /// A service whose decisions only those may ask for who bear `token`.
     pub fn with_token(self, token: impl Into<String>) -> Self {
         Self { token: Some(token.into()), ..self }
+    }
+
+    /// A service in which those who bear `token` may do what operators do. Without one nobody may.
+    pub fn with_admin_token(self, token: impl Into<String>) -> Self {
+        Self { admin_token: Some(token.into()), ..self }
     }
 
     /// A service that also knows the limits of `policy` by their names.
@@ -58,6 +66,12 @@ impl App {
             .into_iter()
             .fold(Router::new(), add)
             .route_layer(from_fn_with_state(Arc::clone(&app), authorize))
+            .merge(
+                operators()
+                    .into_iter()
+                    .fold(Router::new(), add)
+                    .route_layer(from_fn_with_state(Arc::clone(&app), authorize_operator)),
+            )
             .merge(open().into_iter().fold(Router::new(), add))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
@@ -69,6 +83,11 @@ impl App {
     /// The policy that holds now.
     pub(crate) fn policy(&self) -> Option<Arc<Policy>> {
         self.policy.as_ref().map(|file| file.policy())
+    }
+
+    /// Has the store forget these store keys.
+    pub(crate) async fn reset(&self, keys: &[String]) -> Result<(), StoreError> {
+        self.store.reset(keys).await
     }
 
     /// Asks the store, and counts what it says.
@@ -83,14 +102,20 @@ impl App {
 type Route = (&'static str, MethodRouter<Arc<App>>);
 
 /// What only those may ask for who bear the token.
-fn guarded() -> [Route; 5] {
+fn guarded() -> [Route; 6] {
     [
         (wire::DECIDE_PATH, post(decide)),
+        (wire::RETURN_PATH, post(give_back)),
         (limits::CAN_ALLOW, post(limits::can_allow)),
         (limits::ALLOW, post(limits::allow)),
         (limits::CAN_ALLOW_ALL, post(limits::can_allow_all)),
         (limits::ALLOW_ALL, post(limits::allow_all)),
     ]
+}
+
+/// What only those may ask for who bear the operators' token.
+fn operators() -> [Route; 1] {
+    [(limits::RESET, post(limits::reset))]
 }
 
 /// What anybody may ask for.
@@ -105,7 +130,7 @@ fn open() -> [Route; 4] {
 
 /// The paths of all that is served.
 pub fn paths() -> impl Iterator<Item = &'static str> {
-    guarded().into_iter().chain(open()).map(|(path, _)| path)
+    guarded().into_iter().chain(operators()).chain(open()).map(|(path, _)| path)
 }
 
 async fn decide(State(app): State<Arc<App>>, body: Body) -> Result<Json<DecideResponse>, Problem> {
@@ -116,8 +141,30 @@ async fn decide(State(app): State<Arc<App>>, body: Body) -> Result<Json<DecideRe
     Ok(Json(DecideResponse { version: wire::VERSION, answers }))
 }
 
+async fn give_back(State(app): State<Arc<App>>, body: Body) -> Result<Json<ReturnResponse>, Problem> {
+    let message: ReturnRequest = read(body)?;
+    message.validate().map_err(|error| Problem::of_field(error.field, error.problem))?;
+    let returned = app.store.give_back(&message.returns).await;
+    Ok(Json(ReturnResponse { version: wire::VERSION, returned }))
+}
+
 async fn authorize(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let Some(token) = &app.token else { return next.run(request).await };
+    match &app.token {
+        Some(token) => admit(token, request, next).await,
+        None => next.run(request).await,
+    }
+}
+
+async fn authorize_operator(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let Some(token) = &app.admin_token else {
+        let missing = "nobody may do this: start the shim with --admin-token-env NAME";
+        return Problem::new(StatusCode::FORBIDDEN, missing).into_response();
+    };
+    admit(token, request, next).await
+}
+
+/// Lets through who bears this token.
+async fn admit(token: &str, request: Request, next: Next) -> Response {
     let given = request.headers().get(header::AUTHORIZATION).map_or(&[][..], HeaderValue::as_bytes);
     let given = given.strip_prefix(b"Bearer ").unwrap_or_default();
     if given.ct_eq(token.as_bytes()).into() {

@@ -56,6 +56,10 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     pub token_env: Option<String>,
 
+    /// The environment variable that holds the bearer token to show for what only operators may do: `reset`
+    #[arg(long, value_name = "NAME")]
+    pub admin_token_env: Option<String>,
+
     /// A policy in YAML or JSON, read again when it changes: its limits are then served by their names, for
     /// services that are no Envoy
     #[arg(long, value_name = "FILE")]
@@ -86,10 +90,14 @@ Examples:
   Ask for a limit of the policy by its name, as a service that is no Envoy:
     lanekeeper-shim --store memory --policy policy.yaml
     curl http://127.0.0.1:7400/v1/limits/per_user/allow -d '{\"subjects\": {\"user\": \"u42\"}}'
+  Forget what a user has used, as an operator:
+    ADMIN=PASSWORD lanekeeper-shim --store memory --policy policy.yaml --admin-token-env ADMIN
+    curl http://127.0.0.1:7400/v1/limits/per_user/reset -H 'authorization: Bearer PASSWORD' \\
+      -d '{\"subjects\": {\"user\": \"u42\"}}'
 
 All that its Redis user needs; +select only for another database than 0:
   ACL SETUSER lanekeeper on >PASSWORD ~* \\
-    +ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat
+    +ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat +unlink
 In a cluster, on every node, also +cluster|slots +asking; with Sentinel also +role.
 
 It also serves /healthz (the process lives), /readyz (the store answers), /metrics, and /openapi.json, which
@@ -109,9 +117,14 @@ pub enum ArgsError {
     /// Certificates are given, and no Redis to use them for.
     #[error("--store-ca and --store-cert are for Redis: --store begins with `rediss` then")]
     Certificates,
-    /// The variable that `--token-env` names is not set, empty or not text.
-    #[error("--token-env: the environment variable {0} holds no token")]
-    Token(String),
+    /// The variable that `--token-env` or `--admin-token-env` names is not set, empty or not text.
+    #[error("{argument}: the environment variable {name} holds no token")]
+    Token {
+        /// Which of the two.
+        argument: &'static str,
+        /// The variable.
+        name: String,
+    },
     /// What `--policy` names holds no policy.
     #[error("--policy: it is refused\n{0}")]
     Policy(#[from] PolicyFileError),
@@ -132,17 +145,26 @@ impl Args {
             }
             _ => return Err(ArgsError::Store),
         };
-        let app = match &self.token_env {
+        let app = match token("--token-env", self.token_env.as_ref())? {
+            Some(token) => app.with_token(token),
             None => app,
-            Some(name) => match std::env::var(name) {
-                Ok(token) if !token.is_empty() => app.with_token(token),
-                _ => return Err(ArgsError::Token(name.clone())),
-            },
+        };
+        let app = match token("--admin-token-env", self.admin_token_env.as_ref())? {
+            Some(token) => app.with_admin_token(token),
+            None => app,
         };
         let Some(path) = &self.policy else { return Ok(app) };
         let policy = Arc::new(PolicyFile::open(path)?);
         policy.watch();
         Ok(app.with_policy(policy))
+    }
+}
+
+fn token(argument: &'static str, name: Option<&String>) -> Result<Option<String>, ArgsError> {
+    let Some(name) = name else { return Ok(None) };
+    match std::env::var(name) {
+        Ok(token) if !token.is_empty() => Ok(Some(token)),
+        _ => Err(ArgsError::Token { argument, name: name.clone() }),
     }
 }
 

@@ -13,7 +13,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use lanekeeper_engine::policy::Policy;
+use lanekeeper_engine::policy::{Limit, Policy};
 use lanekeeper_engine::wire::{Check, CheckAnswer, MAX_CHECKS, Operation};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,8 @@ use verdict::Verdict;
 pub(crate) const CAN_ALLOW: &str = "/v1/limits/{limit}/can_allow";
 /// Charges one limit.
 pub(crate) const ALLOW: &str = "/v1/limits/{limit}/allow";
+/// Forgets what one limit has counted for these subjects.
+pub(crate) const RESET: &str = "/v1/limits/{limit}/reset";
 /// Asks for many limits and charges nothing.
 pub(crate) const CAN_ALLOW_ALL: &str = "/v1/limits/can_allow";
 /// Charges many limits, each for itself.
@@ -65,6 +67,17 @@ pub(crate) async fn allow(app: State<Arc<App>>, limit: LimitName, body: Body) ->
     one(&app, limit, body, Operation::Take).await
 }
 
+/// `POST /v1/limits/{limit}/reset`
+pub(crate) async fn reset(app: State<Arc<App>>, limit: LimitName, body: Body) -> Result<StatusCode, Problem> {
+    let policy = policy(&app)?;
+    let question: Question = read(body)?;
+    let found = the_limit(&policy, limit, &question)?;
+    if let Plan::Ask(asked) = question.plan(found)? {
+        app.reset(&asked.store_keys()).await.map_err(Problem::of_store)?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// `POST /v1/limits/can_allow`
 pub(crate) async fn can_allow_all(app: State<Arc<App>>, body: Body) -> Answer {
     many(&app, body, Operation::Peek).await
@@ -80,10 +93,8 @@ type LimitName = Result<Path<String>, PathRejection>;
 
 async fn one(app: &App, limit: LimitName, body: Body, operation: Operation) -> Answer {
     let policy = policy(app)?;
-    let Path(limit) = limit.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
     let question: Question = read(body)?;
-    let found = question::find(&policy, &limit, &question.lane)?;
-    let found = found.ok_or_else(|| question::no_such_limit(&policy, StatusCode::NOT_FOUND, &limit))?;
+    let found = the_limit(&policy, limit, &question)?;
     let verdict = match question.plan(found)? {
         Plan::Decided(verdict) => verdict,
         Plan::Ask(asked) => {
@@ -92,6 +103,13 @@ async fn one(app: &App, limit: LimitName, body: Body, operation: Operation) -> A
         }
     };
     Ok(Json(verdict).into_response())
+}
+
+/// The limit that a path names, in the lane that the question names.
+fn the_limit<'p>(policy: &'p Policy, limit: LimitName, question: &Question) -> Result<&'p Limit, Problem> {
+    let Path(limit) = limit.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let found = question::find(policy, &limit, &question.lane)?;
+    found.ok_or_else(|| question::no_such_limit(policy, StatusCode::NOT_FOUND, &limit))
 }
 
 /// Charging asks twice. The first question goes out for all at once and charges nothing: what cannot be had is

@@ -7,13 +7,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lanekeeper_engine::counter::{Charge, Counter, STORE_BUCKETS, SubjectCounters, decide};
 use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::Window;
-use lanekeeper_engine::wire::{Check, CheckAnswer};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, Returned, StoreError};
 
 use crate::store::{Answering, NotReady, Store};
 
@@ -77,6 +78,24 @@ impl Store for MemoryStore {
         Box::pin(std::future::ready(checks.iter().map(decide).collect()))
     }
 
+    fn give_back<'a>(&'a self, returns: &'a [KeyReturn]) -> Answering<'a, Vec<Returned>> {
+        let mut subjects = self.lock();
+        let now = (self.clock)();
+        let give_back = |key| Returned::Tokens(subjects.give_tokens_back(key, now));
+        Box::pin(std::future::ready(returns.iter().map(give_back).collect()))
+    }
+
+    fn reset<'a>(&'a self, keys: &'a [String]) -> Answering<'a, Result<(), StoreError>> {
+        let mut subjects = self.lock();
+        for key in keys {
+            // it goes when it is due to be looked at: it has an entry in that queue
+            if let Some(subject) = subjects.by_key.get_mut(key.as_str()) {
+                *subject = Subject::default();
+            }
+        }
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn ready(&self) -> Answering<'_, Result<(), NotReady>> {
         Box::pin(std::future::ready(Ok(())))
     }
@@ -91,13 +110,23 @@ impl Subjects {
             .keys
             .iter()
             .zip(&mut counters)
-            .map(|(key, counters)| Charge { windows: &key.windows, cost: key.cost, counters })
+            .map(|(key, counters)| Charge { windows: &key.windows, ask: key.ask(), counters })
             .collect();
-        let decision = decide(check.operation, &mut charges, STORE_BUCKETS, now, spend_within);
+        let decision = decide(&mut charges, STORE_BUCKETS, now, spend_within);
         for (key, counters) in check.keys.iter().zip(counters) {
             self.give_back(&key.key, &key.windows, counters);
         }
         decision.into()
+    }
+
+    fn give_tokens_back(&mut self, key: &KeyReturn, now: Timestamp) -> u32 {
+        let Some(subject) = self.by_key.get_mut(key.key.as_str()) else { return 0 };
+        let mut counters = subject.borrow(&key.windows);
+        counters.settle(&key.windows, STORE_BUCKETS, now);
+        let dated = Timestamp::from_micros(key.dated_us);
+        let given = counters.give_back(&key.windows, STORE_BUCKETS, key.tokens, dated, Some(key.id));
+        subject.give_back(&key.windows, counters);
+        given
     }
 
     /// Takes a subject's counters out, in the order of `windows`; fresh ones for a subject that is not known.
@@ -149,7 +178,7 @@ impl Subject {
 
     fn borrow(&mut self, windows: &[Window]) -> SubjectCounters {
         let counters = windows.iter().map(|window| self.remove(window)).collect();
-        SubjectCounters { seen: self.counters.seen, counters }
+        SubjectCounters { seen: self.counters.seen, counters, returns: mem::take(&mut self.counters.returns) }
     }
 
     fn remove(&mut self, window: &Window) -> Counter {
@@ -164,6 +193,7 @@ impl Subject {
 
     fn give_back(&mut self, windows: &[Window], counters: SubjectCounters) {
         self.counters.seen = counters.seen;
+        self.counters.returns = counters.returns;
         self.windows.splice(0..0, windows.iter().cloned());
         self.counters.counters.splice(0..0, counters.counters);
     }

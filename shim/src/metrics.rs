@@ -66,9 +66,13 @@ impl Metrics {
         for outcome in [Outcome::allowed, Outcome::rejected, Outcome::failed] {
             metrics.decisions.get_or_create(&Decided { outcome }).inc_by(0);
         }
-        for error in
-            [StoreError::Unreachable, StoreError::Timeout, StoreError::Refused, StoreError::Malformed]
-        {
+        for error in [
+            StoreError::Unreachable,
+            StoreError::Timeout,
+            StoreError::Refused,
+            StoreError::Malformed,
+            StoreError::Full,
+        ] {
             metrics.store_errors.get_or_create(&Failed { kind: kind(error) }).inc_by(0);
         }
         Self { registry, ..metrics }
@@ -118,5 +122,6 @@ fn kind(error: StoreError) -> &'static str {
         StoreError::Timeout => "timeout",
         StoreError::Refused => "refused",
         StoreError::Malformed => "malformed",
+        StoreError::Full => "full",
     }
 }

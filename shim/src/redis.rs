@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lanekeeper_engine::units::Timestamp;
-use lanekeeper_engine::wire::{Check, CheckAnswer, StoreError};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, Returned, StoreError};
 use redis::Value;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
@@ -35,6 +35,7 @@ pub use self::address::{AddressError, TlsFiles};
 use self::link::PATIENCE;
 use self::run::Run;
 pub use self::script::{ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES};
+use self::script::{GIVE_BACK, GiveBack, RESET, decode_given, give_back_command, reset_command};
 use self::servers::{Call, Servers};
 use crate::store::{Answering, NotReady, Store};
 
@@ -87,21 +88,42 @@ impl RedisStore {
                 run.hear(answer);
             }
         }
-        self.give_back(runs.iter().flat_map(Run::give_back).collect(), deadline).await;
+        self.roll_back(runs.iter().flat_map(Run::give_back).collect(), deadline).await;
         let looks: Vec<Call> = runs.iter().flat_map(Run::look).collect();
         let mut looks = self.servers.run(&looks, deadline).await.into_iter();
         runs.into_iter().map(|run| run.end(&mut looks)).collect()
     }
 
-    /// Runs what gives back, in its own time: whoever waits for it may leave before it is done.
-    async fn give_back(&self, calls: Vec<Call>, deadline: Instant) {
+    /// What [`Store::give_back`] does, and when by the store's clock.
+    pub async fn give_back_with_time(
+        &self,
+        returns: &[KeyReturn],
+    ) -> Vec<Result<(Timestamp, u32), StoreError>> {
+        let call = |key: &KeyReturn| {
+            let give_back = GiveBack {
+                key: &key.key,
+                windows: &key.windows,
+                tokens: key.tokens,
+                dated: Timestamp::from_micros(key.dated_us),
+                id: Some(key.id),
+            };
+            let command = give_back_command(&[give_back]);
+            Call { slot: self.servers.slot(&key.key), script: &GIVE_BACK, command }
+        };
+        let calls: Vec<Call> = returns.iter().map(call).collect();
+        let answers = self.servers.run(&calls, Instant::now() + self.timeout).await;
+        answers.into_iter().map(|answer| answer.and_then(decode_given)).collect()
+    }
+
+    /// Gives back what rejected checks charged, in its own time: whoever waits for it may leave before it is done.
+    async fn roll_back(&self, calls: Vec<Call>, deadline: Instant) {
         if calls.is_empty() {
             return;
         }
         let servers = Arc::clone(&self.servers);
         let done = tokio::spawn(async move {
             let failed = servers.run(&calls, Instant::now() + PATIENCE).await;
-            let failed = failed.iter().filter(|answer| !matches!(answer, Ok(Value::Int(1)))).count();
+            let failed = failed.iter().filter(|answer| !matches!(answer, Ok(Value::Array(_)))).count();
             if failed > 0 {
                 warn!(failed, "charges of rejected checks stay until their windows have passed");
             }
@@ -119,6 +141,32 @@ impl Store for RedisStore {
                 .into_iter()
                 .map(|taken| taken.map_or_else(|error| CheckAnswer::Failed { error }, |taken| taken.answer))
                 .collect()
+        })
+    }
+
+    fn give_back<'a>(&'a self, returns: &'a [KeyReturn]) -> Answering<'a, Vec<Returned>> {
+        Box::pin(async move {
+            let given = self.give_back_with_time(returns).await;
+            given
+                .into_iter()
+                .map(|given| given.map_or_else(Returned::Failed, |(_, tokens)| Returned::Tokens(tokens)))
+                .collect()
+        })
+    }
+
+    fn reset<'a>(&'a self, keys: &'a [String]) -> Answering<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let call = |key: &String| {
+                let slot = self.servers.slot(key);
+                Call { slot, script: &RESET, command: reset_command(key) }
+            };
+            let calls: Vec<Call> = keys.iter().map(call).collect();
+            let answers = self.servers.run(&calls, Instant::now() + self.timeout).await;
+            answers.into_iter().try_for_each(|answer| match answer? {
+                Value::Int(_) => Ok(()),
+                Value::ServerError(_) => Err(StoreError::Refused),
+                _ => Err(StoreError::Malformed),
+            })
         })
     }
 

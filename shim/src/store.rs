@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use lanekeeper_engine::wire::{Check, CheckAnswer, StoreError};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, Returned, StoreError};
 
 /// What a store is asked for, once it has it.
 pub type Answering<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -16,6 +16,13 @@ pub trait Store: Send + Sync + 'static {
     /// Decides over a validated batch: one answer for each check, in their order. What is charged may be spent
     /// for `spend_within` after the decision.
     fn decide<'a>(&'a self, checks: &'a [Check], spend_within: Duration) -> Answering<'a, Vec<CheckAnswer>>;
+
+    /// Gives back what was charged and not spent: one answer for each return, in their order.
+    fn give_back<'a>(&'a self, returns: &'a [KeyReturn]) -> Answering<'a, Vec<Returned>>;
+
+    /// Forgets all that these store keys count, as if they had never been asked for. Not all at once: what is asked
+    /// for meanwhile may still meet some of them.
+    fn reset<'a>(&'a self, keys: &'a [String]) -> Answering<'a, Result<(), StoreError>>;
 
     /// Whether the store would answer now.
     fn ready(&self) -> Answering<'_, Result<(), NotReady>>;

@@ -139,7 +139,7 @@ impl Reader<'_> {
         for _ in 0..count {
             counters.push(self.counter(seen)?);
         }
-        let counters = SubjectCounters { seen: Timestamp::from_micros(seen), counters };
+        let counters = SubjectCounters { seen: Timestamp::from_micros(seen), counters, ..Default::default() };
         Some(Entry { id: u64::from_le_bytes(*id), idle_at, counters })
     }
 
@@ -198,8 +198,8 @@ mod tests {
         let weighted = Weighted { tally: Tally::from_buckets([Bucket { index: 300, count: 2 }]) };
         let counters = vec![Counter::Tally(tally), Counter::TokenBucket(bucket), Counter::Weighted(weighted)];
         let mut slot = Slot::default();
-        slot.put(u64::MAX, at(99), SubjectCounters { seen: at(7), counters });
-        slot.put(0, at(50), SubjectCounters { seen: at(50), counters: Vec::new() });
+        slot.put(u64::MAX, at(99), SubjectCounters { seen: at(7), counters, ..Default::default() });
+        slot.put(0, at(50), SubjectCounters { seen: at(50), ..Default::default() });
         slot
     }
 

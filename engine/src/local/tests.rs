@@ -2,8 +2,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use super::*;
+use crate::counter::Ask;
 use crate::window::Algorithm;
-use crate::wire::{KeyAnswer, KeyCheck, Operation};
+use crate::wire::KeyCheck;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -48,11 +49,11 @@ fn node() -> LocalCounters {
 
 fn key(name: &str, limit: u32) -> KeyCheck {
     let window = Window::new(limit, Duration::from_secs(60), Algorithm::SlidingWindow).unwrap();
-    KeyCheck { key: name.into(), cost: 1, windows: vec![window] }
+    KeyCheck::take(name, 1, [window])
 }
 
 fn check(keys: &[KeyCheck]) -> Check {
-    Check { operation: Operation::Take, keys: keys.to_vec() }
+    Check { keys: keys.to_vec() }
 }
 
 fn at(seconds: u64) -> Timestamp {
@@ -71,7 +72,7 @@ fn remaining(answer: &CheckAnswer) -> Vec<u32> {
     let (CheckAnswer::Allowed { keys } | CheckAnswer::Rejected { keys }) = answer else {
         panic!("{answer:?}")
     };
-    keys.iter().flat_map(|KeyAnswer { windows }| windows.iter().map(|w| w.remaining)).collect()
+    keys.iter().flat_map(|key| key.windows.iter().map(|w| w.remaining)).collect()
 }
 
 #[test]
@@ -198,7 +199,7 @@ mod properties {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::counter::{SubjectCounters, take};
+    use crate::counter::{SubjectCounters, decide};
 
     fn windows(sliding: u32, burst: u32) -> Vec<Window> {
         let burst = std::num::NonZeroU32::new(burst).unwrap();
@@ -227,8 +228,8 @@ mod properties {
                 let now = Timestamp::from_micros(now);
                 let mut subjects = vec![first, second];
                 subjects.dedup();
-                let key = |subject: &usize| KeyCheck { key: format!("u{subject}"), cost, windows: windows.clone() };
-                let check = Check { operation: Operation::Take, keys: subjects.iter().map(key).collect() };
+                let key = |subject: &usize| KeyCheck::take(format!("u{subject}"), cost, windows.clone());
+                let check = Check { keys: subjects.iter().map(key).collect() };
                 if raced {
                     // a rival that is not in the model: it writes each slot as it is, which is a lost race
                     *shared.before_write.borrow_mut() = Some(Box::new(|shared| {
@@ -241,9 +242,9 @@ mod properties {
                 let mut held: Vec<SubjectCounters> = subjects.iter().map(|at| model[*at].clone()).collect();
                 let mut charges: Vec<Charge<'_>> = held
                     .iter_mut()
-                    .map(|counters| Charge { windows: &windows, cost, counters })
+                    .map(|counters| Charge { windows: &windows, ask: Ask::take(cost), counters })
                     .collect();
-                let expected = take(&mut charges, BUCKETS, now, Duration::ZERO);
+                let expected = decide(&mut charges, BUCKETS, now, Duration::ZERO);
                 if expected.allowed {
                     for (at, counters) in subjects.iter().zip(held) {
                         model[*at] = counters;
@@ -253,4 +254,19 @@ mod properties {
             }
         }
     }
+}
+
+#[test]
+fn looks_without_charging_and_grants_less_where_less_will_do() {
+    let shared = Shared::default();
+    let looked = node().decide(&shared, &check(&[key("a", 5).peek()]), at(1));
+    assert_eq!((allowed(&looked), remaining(&looked)), (true, vec![5]));
+    assert!(shared.cells.borrow().is_empty(), "a look writes nothing");
+    let some = KeyCheck { cost: 4, at_least: Some(1), ..key("a", 5) };
+    let granted = |answer: CheckAnswer| match answer {
+        CheckAnswer::Allowed { keys } => keys[0].granted,
+        CheckAnswer::Rejected { .. } | CheckAnswer::Failed { .. } => 0,
+    };
+    let ask = || granted(node().decide(&shared, &check(std::slice::from_ref(&some)), at(1)));
+    assert_eq!([ask(), ask(), ask()], [4, 1, 0]);
 }

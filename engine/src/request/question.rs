@@ -2,7 +2,7 @@
 
 use crate::answer::ShownWindow;
 use crate::policy::Count;
-use crate::wire::{Check, KeyAnswer, KeyCheck, Operation};
+use crate::wire::{Check, KeyAnswer, KeyCheck};
 
 /// A check and where its keys come from.
 #[derive(Clone, Debug)]
@@ -15,12 +15,12 @@ pub(super) struct Question {
 
 impl Question {
     pub(super) fn empty(dry_run: bool) -> Self {
-        Self { check: Check { operation: Operation::Take, keys: Vec::new() }, origins: Vec::new(), dry_run }
+        Self { check: Check { keys: Vec::new() }, origins: Vec::new(), dry_run }
     }
 
     pub(super) fn add(&mut self, limit: usize, count: &Count, keys: Vec<(usize, String)>, cost: u32) {
         for (index, key) in keys {
-            self.check.keys.push(KeyCheck { key, cost, windows: count.windows.clone() });
+            self.check.keys.push(KeyCheck::take(key, cost, count.windows.clone()));
             self.origins.push((limit, index));
         }
     }

@@ -48,8 +48,12 @@ fn arrive(policy: &Policy, pairs: &[(&str, &str)]) -> (Request, Step) {
 
 /// An answer to every check of `request`: the same for each window.
 fn answers(request: &Request, allowed: bool, answer: WindowAnswer) -> Vec<CheckAnswer> {
-    let key =
-        |key: &crate::wire::KeyCheck| crate::wire::KeyAnswer { windows: vec![answer; key.windows.len()] };
+    let key = |key: &crate::wire::KeyCheck| crate::wire::KeyAnswer {
+        granted: if allowed { key.cost } else { 0 },
+        at_us: 0,
+        shard: 0,
+        windows: vec![answer; key.windows.len()],
+    };
     let answer = |check: &Check| {
         let keys = check.keys.iter().map(key).collect();
         if allowed { CheckAnswer::Allowed { keys } } else { CheckAnswer::Rejected { keys } }
@@ -321,7 +325,7 @@ fn of_two_limiters_the_stricter_speaks_in_the_older_headers() {
 /// The whole way with the real arithmetic in place of the store.
 #[test]
 fn the_eleventh_request_in_a_minute_is_rejected_and_the_one_after_the_wait_is_not() {
-    use crate::counter::{Charge, SubjectCounters, take};
+    use crate::counter::{Charge, SubjectCounters, decide};
     use crate::units::Timestamp;
     use std::time::Duration;
     let policy = with_limits(true, json!({}));
@@ -329,9 +333,9 @@ fn the_eleventh_request_in_a_minute_is_rejected_and_the_one_after_the_wait_is_no
     let mut ask = |now: Timestamp| {
         let (mut request, _) = arrive(&policy, &[("x-user", "alice")]);
         let key = request.checks().next().unwrap().keys[0].clone();
-        let mut charges = [Charge { windows: &key.windows, cost: key.cost, counters: &mut counters }];
-        let decision = take(&mut charges, STORE_BUCKETS, now, Duration::from_millis(20));
-        let wait = decision.keys[0].iter().map(|window| window.wait).max().unwrap();
+        let mut charges = [Charge { windows: &key.windows, ask: key.ask(), counters: &mut counters }];
+        let decision = decide(&mut charges, STORE_BUCKETS, now, Duration::from_millis(20));
+        let wait = decision.keys[0].windows.iter().map(|window| window.wait).max().unwrap();
         (request.answered(&policy, Judge::Store, vec![decision.into()]), wait)
     };
     let start = Timestamp::from_micros(1_700_000_000_000_000);

@@ -23,6 +23,7 @@ pub(super) struct Question {
     #[serde(default)]
     subjects: BTreeMap<String, Texts>,
     cost: Option<u32>,
+    at_least: Option<u32>,
 }
 
 /// A question that names its limit.
@@ -35,6 +36,7 @@ pub(super) struct Item {
     #[serde(default)]
     subjects: BTreeMap<String, Texts>,
     cost: Option<u32>,
+    at_least: Option<u32>,
 }
 
 /// What stands for the sources of a key.
@@ -67,15 +69,16 @@ pub(super) struct Asked<'p> {
     pub(super) missing: Option<&'p str>,
     pub(super) dry_run: bool,
     cost: u32,
+    at_least: Option<u32>,
 }
 
 impl Item {
     pub(super) fn plan<'p>(self, policy: &'p Policy) -> Result<Plan<'p>, Problem> {
-        let Self { limit, lane, subjects, cost } = self;
+        let Self { limit, lane, subjects, cost, at_least } = self;
         let found = find(policy, &limit, &lane)?;
         let found =
             found.ok_or_else(|| no_such_limit(policy, StatusCode::BAD_REQUEST, &limit).about("limit"))?;
-        Question { lane, subjects, cost }.plan(found)
+        Question { lane, subjects, cost, at_least }.plan(found)
     }
 }
 
@@ -85,6 +88,7 @@ impl Question {
             return Ok(Plan::Decided(Verdict::turned_away(limit)));
         };
         let cost = self.cost(count)?;
+        let at_least = self.at_least(cost)?;
         let given = self.subjects.into_iter().map(|(name, texts)| (name, texts.into())).collect();
         let keys = named_store_keys(&limit.key_prefix, count, &given).map_err(|error| of_subject(&error))?;
         let missing = keys.missing.filter(|_| count.on_missing_key == OnMissingKey::Reject);
@@ -93,8 +97,17 @@ impl Question {
         Ok(match missing {
             Some(key) if !dry_run => Plan::Decided(Verdict::missing_key(limit, key)),
             _ if keys.present.is_empty() => Plan::Decided(Verdict::nothing_to_count(limit, dry_run, missing)),
-            _ => Plan::Ask(Asked { limit, count, keys: keys.present, missing, dry_run, cost }),
+            _ => Plan::Ask(Asked { limit, count, keys: keys.present, missing, dry_run, cost, at_least }),
         })
+    }
+
+    fn at_least(&self, cost: u32) -> Result<Option<u32>, Problem> {
+        match self.at_least {
+            Some(least) if !(1..=cost).contains(&least) => {
+                Err(Problem::of_field("at_least", format!("1 to {cost} are allowed, what is asked for")))
+            }
+            at_least => Ok(at_least),
+        }
     }
 
     fn cost(&self, count: &Count) -> Result<u32, Problem> {
@@ -123,11 +136,16 @@ impl From<Texts> for Vec<String> {
 impl<'p> Asked<'p> {
     pub(super) fn check(&self, operation: Operation) -> Check {
         let key = |(_, key): &(usize, String)| KeyCheck {
-            key: key.clone(),
-            cost: self.cost,
-            windows: self.count.windows.clone(),
+            operation,
+            at_least: self.at_least,
+            ..KeyCheck::take(key, self.cost, self.count.windows.clone())
         };
-        Check { operation, keys: self.keys.iter().map(key).collect() }
+        Check { keys: self.keys.iter().map(key).collect() }
+    }
+
+    /// The keys in the store that it asks about.
+    pub(super) fn store_keys(&self) -> Vec<String> {
+        self.keys.iter().map(|(_, key)| key.clone()).collect()
     }
 
     /// What the store's answer comes to; a problem when it has none.

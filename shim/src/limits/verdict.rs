@@ -34,6 +34,8 @@ pub(super) struct Verdict<'p> {
 #[derive(Serialize)]
 struct KeyVerdict {
     allowed: bool,
+    /// How much of the cost; 0 when any key rejects.
+    granted: u32,
     windows: Vec<WindowVerdict>,
     wait_us: u64,
 }
@@ -93,7 +95,12 @@ impl<'p> Verdict<'p> {
             let windows = asked.count.windows.iter().zip(&answer.windows).map(|(window, answer)| {
                 WindowVerdict { window: written(window.per()), limit: window.limit(), answer: *answer }
             });
-            let key = KeyVerdict { allowed: wait_us == 0, windows: windows.collect(), wait_us };
+            let key = KeyVerdict {
+                allowed: wait_us == 0,
+                granted: answer.granted,
+                windows: windows.collect(),
+                wait_us,
+            };
             verdict.keys.extend(asked.count.keys.get(*at).map(|of| (of.name.as_str(), key)));
         }
         let last = ShownWindow::last_to_free(&shown).filter(|last| !last.wait.is_zero());

@@ -10,16 +10,16 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lanekeeper_engine::wire::{Check, CheckAnswer, KeyAnswer, Operation, StoreError};
+use lanekeeper_engine::units::Timestamp;
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyAnswer, KeyCheck, Operation, StoreError};
 use redis::Value;
 
 use super::Taken;
-use super::script::{GIVE_BACK, TAKE, decode, give_back_command, take_command};
+use super::script::{GIVE_BACK, GiveBack, TAKE, decode, give_back_command, take_command};
 use super::servers::{Call, Servers};
 
 /// A check, part by part.
 pub(super) struct Run<'a> {
-    check: &'a Check,
     spend_within: Duration,
     parts: Vec<Part<'a>>,
     /// The answers so far, in the order of the parts. All but the last allow.
@@ -35,9 +35,27 @@ struct Part<'a> {
     check: Cow<'a, Check>,
 }
 
+impl Part<'_> {
+    /// What it charged, if that is what `taken` says.
+    fn charged(&self, taken: &Taken, spend_within: Duration) -> Vec<GiveBack<'_>> {
+        let CheckAnswer::Allowed { keys } = &taken.answer else { return Vec::new() };
+        let is_taken = |(key, _): &(&KeyCheck, &KeyAnswer)| key.operation == Operation::Take;
+        let charged = self.check.keys.iter().zip(keys).filter(is_taken);
+        charged
+            .map(|(key, answer)| GiveBack {
+                key: &key.key,
+                windows: &key.windows,
+                tokens: answer.granted,
+                dated: Timestamp::from_micros(answer.at_us).plus(spend_within),
+                id: None,
+            })
+            .collect()
+    }
+}
+
 impl<'a> Run<'a> {
     pub(super) fn new(check: &'a Check, spend_within: Duration, servers: &Servers) -> Self {
-        Self { check, spend_within, parts: parts(check, servers), taken: Vec::new(), failed: None }
+        Self { spend_within, parts: parts(check, servers), taken: Vec::new(), failed: None }
     }
 
     /// What it asks next; none when it is decided.
@@ -60,16 +78,15 @@ impl<'a> Run<'a> {
 
     /// What gives back the parts that were charged, when not all of them were. Once it is decided.
     pub(super) fn give_back(&self) -> Vec<Call> {
-        if self.check.operation == Operation::Peek || !(self.is_rejected() || self.failed.is_some()) {
+        if !(self.is_rejected() || self.failed.is_some()) {
             return Vec::new();
         }
-        let charged = |(_, taken): &(&Part<'_>, &Taken)| is_allowed(taken);
-        let give_back = |(part, taken): (&Part<'_>, &Taken)| Call {
-            slot: part.slot,
-            script: &GIVE_BACK,
-            command: give_back_command(&part.check, taken.at, self.spend_within),
+        let give_back = |(part, taken): (&Part<'_>, &Taken)| {
+            let returns = part.charged(taken, self.spend_within);
+            let command = || give_back_command(&returns);
+            (!returns.is_empty()).then(|| Call { slot: part.slot, script: &GIVE_BACK, command: command() })
         };
-        self.parts.iter().zip(&self.taken).filter(charged).map(give_back).collect()
+        self.parts.iter().zip(&self.taken).filter_map(give_back).collect()
     }
 
     /// What asks the parts that did not reject for their numbers, once what was charged is given back.
@@ -78,7 +95,8 @@ impl<'a> Run<'a> {
             return Vec::new();
         }
         let look = |part: &Part<'_>| {
-            let check = Check { operation: Operation::Peek, ..part.check.clone().into_owned() };
+            let keys = part.check.keys.iter().cloned().map(KeyCheck::peek).collect();
+            let check = Check { keys };
             Call { slot: part.slot, script: &TAKE, command: take_command(&check, self.spend_within) }
         };
         self.others().map(|(_, part)| look(part)).collect()
@@ -135,11 +153,7 @@ fn parts<'a>(check: &'a Check, servers: &Servers) -> Vec<Part<'a>> {
     let is_whole = by_slot.len() == 1;
     let part = |(slot, places): (Option<u16>, Vec<usize>)| {
         let keys = || places.iter().filter_map(|at| check.keys.get(*at)).cloned().collect();
-        let check = if is_whole {
-            Cow::Borrowed(check)
-        } else {
-            Cow::Owned(Check { operation: check.operation, keys: keys() })
-        };
+        let check = if is_whole { Cow::Borrowed(check) } else { Cow::Owned(Check { keys: keys() }) };
         Part { slot, places, check }
     };
     by_slot.into_iter().map(part).collect()

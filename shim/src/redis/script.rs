@@ -21,15 +21,27 @@ pub const SENTINEL_ACL_RULES: &str = "+role";
 /// All that a Redis user needs for the shim's work, as `ACL SETUSER` takes it; the keys are added to it. Redis holds
 /// a script to what its user may do, so the commands of the scripts are among them.
 pub const ACL_RULES: &str =
-    "+ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat";
+    "+ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat +unlink";
 
 /// Decides, and charges what is allowed.
 pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| {
-    Script::of(concat!(include_str!("../../../lua/windows.lua"), include_str!("../../../lua/take.lua")))
+    Script::of(concat!(
+        include_str!("../../../lua/windows.lua"),
+        include_str!("../../../lua/subject.lua"),
+        include_str!("../../../lua/take.lua")
+    ))
 });
-/// Takes back what one run of [`TAKE`] charged.
-pub(super) static GIVE_BACK: LazyLock<Script> =
-    LazyLock::new(|| Script::of(include_str!("../../../lua/give_back.lua")));
+/// Takes back what runs of [`TAKE`] charged.
+pub(super) static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| {
+    Script::of(concat!(
+        include_str!("../../../lua/windows.lua"),
+        include_str!("../../../lua/subject.lua"),
+        include_str!("../../../lua/give_back.lua")
+    ))
+});
+/// Forgets subjects.
+pub(super) static RESET: LazyLock<Script> =
+    LazyLock::new(|| Script::of(include_str!("../../../lua/reset.lua")));
 
 /// A script, under the name that Redis knows it by once it was loaded.
 pub(super) struct Script {
@@ -48,48 +60,69 @@ impl Script {
         command
     }
 
-    /// A run over the keys of `check`, without its arguments.
-    fn run(&self, check: &Check) -> Cmd {
+    /// A run over `keys`, without its arguments.
+    fn run<'a>(&self, keys: impl ExactSizeIterator<Item = &'a str>) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
-        command.arg(self.script.get_hash()).arg(check.keys.len());
-        for key in &check.keys {
-            command.arg(&key.key);
+        command.arg(self.script.get_hash()).arg(keys.len());
+        for key in keys {
+            command.arg(key);
         }
         command
     }
 }
 
 pub(super) fn take_command(check: &Check, spend_within: Duration) -> Cmd {
-    let mut command = TAKE.run(check);
-    command.arg(match check.operation {
-        Operation::Take => "take",
-        Operation::Peek => "peek",
-    });
-    command.arg(micros(spend_within));
-    add_keys(&mut command, check);
-    command
-}
-
-/// Takes back what a take of `check` charged that was decided at `taken_at`.
-pub(super) fn give_back_command(check: &Check, taken_at: Timestamp, spend_within: Duration) -> Cmd {
-    let mut command = GIVE_BACK.run(check);
-    command.arg(taken_at.as_micros()).arg(micros(spend_within));
-    add_keys(&mut command, check);
-    command
-}
-
-fn add_keys(command: &mut Cmd, check: &Check) {
+    let mut command = TAKE.run(check.keys.iter().map(|key| key.key.as_str()));
+    command.arg(micros(spend_within)).arg("all");
     for key in &check.keys {
-        command.arg(key.cost).arg(key.windows.len());
-        for (window, name) in key.windows.iter().zip(names(&key.windows)) {
-            command.arg(name).arg(window.capacity());
-            match window.unit() {
-                Unit::Bucket { per } => command.arg(micros(per)).arg(STORE_BUCKETS),
-                Unit::Entry { per } | Unit::Weighted { per } => command.arg(micros(per)).arg(0),
-                Unit::Calendar { per, shift } => command.arg(micros(per)).arg(micros(shift)),
-                Unit::Debt { token, rate } => command.arg(token).arg(rate),
-            };
-        }
+        let ask = key.ask();
+        command.arg(match ask.operation {
+            Operation::Take => "take",
+            Operation::Peek => "peek",
+        });
+        command.arg(ask.cost).arg(ask.at_least);
+        add_windows(&mut command, &key.windows);
+    }
+    command
+}
+
+/// Tokens of one key that go back.
+pub(super) struct GiveBack<'a> {
+    pub(super) key: &'a str,
+    pub(super) windows: &'a [Window],
+    pub(super) tokens: u32,
+    /// Until when they could be spent, by the key's own time.
+    pub(super) dated: Timestamp,
+    /// What the return is known by; none where nobody was granted these tokens.
+    pub(super) id: Option<u64>,
+}
+
+/// Gives tokens back; all keys are in one place.
+pub(super) fn give_back_command(returns: &[GiveBack<'_>]) -> Cmd {
+    let mut command = GIVE_BACK.run(returns.iter().map(|give_back| give_back.key));
+    for give_back in returns {
+        let id = give_back.id.map(|id| id.to_string()).unwrap_or_default();
+        command.arg(give_back.dated.as_micros()).arg(id).arg(give_back.tokens);
+        add_windows(&mut command, give_back.windows);
+    }
+    command
+}
+
+/// Forgets one key.
+pub(super) fn reset_command(key: &str) -> Cmd {
+    RESET.run(std::iter::once(key))
+}
+
+fn add_windows(command: &mut Cmd, windows: &[Window]) {
+    command.arg(windows.len());
+    for (window, name) in windows.iter().zip(names(windows)) {
+        command.arg(name).arg(window.capacity());
+        match window.unit() {
+            Unit::Bucket { per } => command.arg(micros(per)).arg(STORE_BUCKETS),
+            Unit::Entry { per } | Unit::Weighted { per } => command.arg(micros(per)).arg(0),
+            Unit::Calendar { per, shift } => command.arg(micros(per)).arg(micros(shift)),
+            Unit::Debt { token, rate } => command.arg(token).arg(rate),
+        };
     }
 }
 
@@ -112,36 +145,50 @@ fn names(windows: &[Window]) -> impl Iterator<Item = String> {
 }
 
 pub(super) fn decode(check: &Check, answer: Value) -> Result<Taken, StoreError> {
-    let numbers = match answer {
-        Value::Array(values) => values,
+    let numbers = numbers(answer)?;
+    read(check, &mut numbers.into_iter()).unwrap_or(Err(StoreError::Malformed))
+}
+
+/// When `give_back.lua` ran for one key, and how many tokens went back.
+pub(super) fn decode_given(answer: Value) -> Result<(Timestamp, u32), StoreError> {
+    let mut numbers = numbers(answer)?.into_iter();
+    let mut read = || Some((Timestamp::from_micros(next(&mut numbers)?), next(&mut numbers)?));
+    let given = read().filter(|_| numbers.next().is_none());
+    given.ok_or(StoreError::Malformed)
+}
+
+fn numbers(answer: Value) -> Result<Vec<Value>, StoreError> {
+    match answer {
+        Value::Array(values) => Ok(values),
         Value::ServerError(error) => {
-            warn!(%error, "redis refused a check");
-            return Err(StoreError::Refused);
+            warn!(%error, "redis refused a script");
+            Err(StoreError::Refused)
         }
-        _ => return Err(StoreError::Malformed),
-    };
-    read(check, &mut numbers.into_iter()).ok_or(StoreError::Malformed)
+        _ => Err(StoreError::Malformed),
+    }
 }
 
 /// Reads what `take.lua` returns, as its head says; `None` when it does not fit the check.
-fn read(check: &Check, numbers: &mut dyn Iterator<Item = Value>) -> Option<Taken> {
+fn read(check: &Check, numbers: &mut dyn Iterator<Item = Value>) -> Option<Result<Taken, StoreError>> {
     let at = Timestamp::from_micros(next(numbers)?);
-    let allowed = match next::<u64>(numbers)? {
+    let allowed = match next::<i64>(numbers)? {
         0 => false,
         1 => true,
+        -1 => return numbers.next().is_none().then_some(Err(StoreError::Full)),
         _ => return None,
     };
     let mut keys = Vec::with_capacity(check.keys.len());
     for key in &check.keys {
+        let (at_us, granted) = (next(numbers)?, next::<u32>(numbers).filter(|granted| *granted <= key.cost)?);
         let mut windows = Vec::with_capacity(key.windows.len());
         for _ in &key.windows {
             let (remaining, reset_us, wait_us) = (next(numbers)?, next(numbers)?, next(numbers)?);
             windows.push(WindowAnswer { remaining, reset_us, wait_us });
         }
-        keys.push(KeyAnswer { windows });
+        keys.push(KeyAnswer { granted, at_us, shard: 0, windows });
     }
     let answer = if allowed { CheckAnswer::Allowed { keys } } else { CheckAnswer::Rejected { keys } };
-    numbers.next().is_none().then_some(Taken { at, answer })
+    numbers.next().is_none().then_some(Ok(Taken { at, answer }))
 }
 
 fn next<T: TryFrom<i64>>(numbers: &mut dyn Iterator<Item = Value>) -> Option<T> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use lanekeeper_engine::counter::{Charge, STORE_BUCKETS, SubjectCounters, decide};
 use lanekeeper_engine::units::Timestamp;
 use lanekeeper_engine::window::{MAX_EXACT, MAX_LIMIT, MAX_LOG_LIMIT, MAX_PER, Window};
-use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, Operation};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, KeyReturn, Operation, Returned};
 use lanekeeper_shim::memory::MemoryStore;
 use lanekeeper_shim::redis::{RedisStore, Taken};
 use lanekeeper_shim::store::Store;
@@ -30,27 +30,51 @@ enum Step {
     /// Time passes.
     Pause { us: u64 },
     /// A batch is asked.
-    Ask { spend_within: Duration, checks: Vec<Question> },
+    Ask { spend_within: Duration, checks: Vec<Vec<Question>> },
+    /// So many tokens of an earlier charge go back: the last, or so many before it. Few numbers for many returns, so
+    /// that some come twice.
+    GiveBack { charge: usize, tokens: u32, id: u64 },
 }
 
-/// What is done, and for each key its number, which of the case's lists of windows it is asked for, and a number that
-/// makes its cost.
-type Question = (Operation, Vec<(usize, usize, u32)>);
+/// One key of a check.
+#[derive(Clone, Debug)]
+struct Question {
+    key: usize,
+    /// Which of the case's lists of windows it is asked for.
+    list: usize,
+    operation: Operation,
+    /// A number that makes its cost, and perhaps one that makes what would do.
+    cost: u32,
+    at_least: Option<u32>,
+}
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let spend_within = select(vec![0, 0, 1, 3, 20, 10_000]).prop_map(Duration::from_millis);
-    let cost = prop_oneof![5 => 0..3u32, 1 => any::<u32>()];
-    let question = subsequence((0..KEYS).collect::<Vec<_>>(), 1..=KEYS)
+    let cost = || prop_oneof![5 => 0..3u32, 1 => any::<u32>()];
+    let operation = || prop_oneof![6 => Just(Operation::Take), 1 => Just(Operation::Peek)];
+    let at_least = || prop_oneof![2 => Just(None), 1 => any::<u32>().prop_map(Some)];
+    let check = subsequence((0..KEYS).collect::<Vec<_>>(), 1..=KEYS)
         .prop_flat_map(move |keys| {
-            keys.into_iter().map(|key| (Just(key), 0..2usize, cost.clone())).collect::<Vec<_>>()
+            let question = |key| {
+                (Just(key), 0..2usize, operation(), cost(), at_least()).prop_map(
+                    |(key, list, operation, cost, at_least)| Question {
+                        key,
+                        list,
+                        operation,
+                        cost,
+                        at_least,
+                    },
+                )
+            };
+            keys.into_iter().map(question).collect::<Vec<_>>()
         })
         .prop_shuffle();
-    let operation = prop_oneof![4 => Just(Operation::Take), 1 => Just(Operation::Peek)];
-    let question = (operation, question);
-    let ask = (spend_within, prop::collection::vec(question, 1..4))
+    let ask = (spend_within, prop::collection::vec(check, 1..4))
         .prop_map(|(spend_within, checks)| Step::Ask { spend_within, checks });
     let pause = (0..4000u64).prop_map(|us| Step::Pause { us });
-    prop::collection::vec(prop_oneof![1 => pause, 6 => ask], 1..40)
+    let give_back = (0..6usize, prop_oneof![2 => 1..4u32, 1 => any::<u32>()], 1..30u64)
+        .prop_map(|(charge, tokens, id)| Step::GiveBack { charge, tokens, id });
+    prop::collection::vec(prop_oneof![1 => pause, 6 => ask, 2 => give_back], 1..40)
 }
 
 fn windows() -> impl Strategy<Value = Vec<Window>> {
@@ -121,45 +145,131 @@ impl Side {
         taken.into_iter().map(|taken| taken.expect("redis decides")).collect()
     }
 
-    /// Runs one case against `model`, which answers a check at a moment.
+    fn give_back(&self, back: &KeyReturn) -> (Timestamp, u32) {
+        let given = self.runtime.block_on(self.store.give_back_with_time(std::slice::from_ref(back)));
+        given[0].expect("redis gives back")
+    }
+
+    /// Runs one case against `model`.
     fn agrees(
         &self,
         steps: &[Step],
         windows: impl Fn(usize, usize) -> Vec<Window>,
-        mut model: impl FnMut(&Check, Timestamp, Duration) -> CheckAnswer,
+        model: &mut impl Model,
     ) -> Result<(), TestCaseError> {
         let case = self.cases.fetch_add(1, Ordering::Relaxed);
+        let mut charged: Vec<KeyReturn> = Vec::new();
+        let ask_of = |question: &Question| {
+            let windows = windows(question.key, question.list);
+            let most = windows.iter().map(Window::capacity).min().unwrap();
+            let cost = 1 + question.cost % most;
+            KeyCheck {
+                operation: question.operation,
+                at_least: question.at_least.map(|least| 1 + least % cost),
+                ..KeyCheck::take(format!("case{case}:{{{}}}", question.key), cost, windows)
+            }
+        };
         for step in steps {
-            let (spend_within, questions) = match step {
-                Step::Pause { us } => {
-                    std::thread::sleep(Duration::from_micros(*us));
-                    continue;
+            match step {
+                Step::Pause { us } => std::thread::sleep(Duration::from_micros(*us)),
+                Step::Ask { spend_within, checks } => {
+                    let check = |keys: &Vec<Question>| Check { keys: keys.iter().map(ask_of).collect() };
+                    let checks: Vec<Check> = checks.iter().map(check).collect();
+                    for (check, taken) in checks.iter().zip(self.ask(&checks, *spend_within)) {
+                        let expected = model.decide(check, taken.at, *spend_within);
+                        prop_assert_eq!(&taken.answer, &expected, "at {:?}: {:?}", taken.at, check);
+                        charged.extend(charges(check, &taken.answer, *spend_within));
+                    }
                 }
-                Step::Ask { spend_within, checks } => (*spend_within, checks),
-            };
-            let key = |&(key, list, cost): &(usize, usize, u32)| {
-                let windows = windows(key, list);
-                let most = windows.iter().map(Window::capacity).min().unwrap();
-                KeyCheck { key: format!("case{case}:{{{key}}}"), cost: 1 + cost % most, windows }
-            };
-            let checks: Vec<Check> = questions
-                .iter()
-                .map(|(operation, keys)| Check {
-                    operation: *operation,
-                    keys: keys.iter().map(key).collect(),
-                })
-                .collect();
-            for (check, taken) in checks.iter().zip(self.ask(&checks, spend_within)) {
-                prop_assert_eq!(
-                    taken.answer,
-                    model(check, taken.at, spend_within),
-                    "at {:?}: {:?}",
-                    taken.at,
-                    check
-                );
+                Step::GiveBack { charge, tokens, id } => {
+                    let Some(charge) = charged.iter().rev().nth(*charge) else { continue };
+                    let back = KeyReturn { tokens: 1 + tokens % charge.tokens, id: *id, ..charge.clone() };
+                    let (now, given) = self.give_back(&back);
+                    prop_assert_eq!(given, model.give_back(&back, now), "at {:?}: {:?}", now, back);
+                }
             }
         }
         Ok(())
+    }
+}
+
+/// What `answer` says was charged, as what could be given back of it.
+fn charges(check: &Check, answer: &CheckAnswer, spend_within: Duration) -> Vec<KeyReturn> {
+    let CheckAnswer::Allowed { keys } = answer else { return Vec::new() };
+    let keys = check.keys.iter().zip(keys).filter(|(key, _)| key.operation == Operation::Take);
+    keys.map(|(key, answer)| KeyReturn {
+        key: key.key.clone(),
+        shards: 1,
+        shard: 0,
+        tokens: answer.granted,
+        dated_us: Timestamp::from_micros(answer.at_us).plus(spend_within).as_micros(),
+        id: 0,
+        windows: key.windows.clone(),
+    })
+    .collect()
+}
+
+/// What the script is held to.
+trait Model {
+    fn decide(&mut self, check: &Check, now: Timestamp, spend_within: Duration) -> CheckAnswer;
+    fn give_back(&mut self, back: &KeyReturn, now: Timestamp) -> u32;
+}
+
+/// The engine's counters, by their keys.
+#[derive(Default)]
+struct Engine(HashMap<String, SubjectCounters>);
+
+impl Model for Engine {
+    fn decide(&mut self, check: &Check, now: Timestamp, spend_within: Duration) -> CheckAnswer {
+        let mut borrowed: Vec<SubjectCounters> =
+            check.keys.iter().map(|key| self.0.remove(&key.key).unwrap_or_default()).collect();
+        let mut charges: Vec<Charge<'_>> = check
+            .keys
+            .iter()
+            .zip(&mut borrowed)
+            .map(|(key, counters)| Charge { windows: &key.windows, ask: key.ask(), counters })
+            .collect();
+        let decision = decide(&mut charges, STORE_BUCKETS, now, spend_within);
+        self.0.extend(check.keys.iter().map(|key| key.key.clone()).zip(borrowed));
+        decision.into()
+    }
+
+    fn give_back(&mut self, back: &KeyReturn, now: Timestamp) -> u32 {
+        let counters = self.0.get_mut(&back.key).unwrap();
+        counters.settle(&back.windows, STORE_BUCKETS, now);
+        let dated = Timestamp::from_micros(back.dated_us);
+        counters.give_back(&back.windows, STORE_BUCKETS, back.tokens, dated, Some(back.id))
+    }
+}
+
+/// The embedded store, on a clock that is told.
+struct Embedded {
+    store: MemoryStore,
+    clock: Arc<AtomicU64>,
+    runtime: Runtime,
+}
+
+impl Embedded {
+    fn new() -> Self {
+        let clock = Arc::new(AtomicU64::new(0));
+        let time = Arc::clone(&clock);
+        let now = move || Timestamp::from_micros(time.load(Ordering::Relaxed));
+        Self { store: MemoryStore::with_clock(now), clock, runtime: Runtime::new().unwrap() }
+    }
+}
+
+impl Model for Embedded {
+    fn decide(&mut self, check: &Check, now: Timestamp, spend_within: Duration) -> CheckAnswer {
+        self.clock.store(now.as_micros(), Ordering::Relaxed);
+        self.runtime.block_on(self.store.decide(std::slice::from_ref(check), spend_within)).remove(0)
+    }
+
+    fn give_back(&mut self, back: &KeyReturn, now: Timestamp) -> u32 {
+        self.clock.store(now.as_micros(), Ordering::Relaxed);
+        match self.runtime.block_on(self.store.give_back(std::slice::from_ref(back))).remove(0) {
+            Returned::Tokens(tokens) => tokens,
+            Returned::Failed(error) => panic!("{error}"),
+        }
     }
 }
 
@@ -172,20 +282,7 @@ fn the_script_answers_number_for_number_what_the_engine_answers() {
     let side = Side::start();
     let lists = prop::collection::vec(windows(), KEYS);
     proptest!(config(128), |(steps in steps(), lists in lists)| {
-        let mut counters: HashMap<String, SubjectCounters> = HashMap::new();
-        side.agrees(&steps, |key, _| lists[key].clone(), |check, now, spend_within| {
-            let mut borrowed: Vec<SubjectCounters> =
-                check.keys.iter().map(|key| counters.remove(&key.key).unwrap_or_default()).collect();
-            let mut charges: Vec<Charge<'_>> = check
-                .keys
-                .iter()
-                .zip(&mut borrowed)
-                .map(|(key, counters)| Charge { windows: &key.windows, cost: key.cost, counters })
-                .collect();
-            let decision = decide(check.operation, &mut charges, STORE_BUCKETS, now, spend_within);
-            counters.extend(check.keys.iter().map(|key| key.key.clone()).zip(borrowed));
-            decision.into()
-        })?;
+        side.agrees(&steps, |key, _| lists[key].clone(), &mut Engine::default())?;
     });
 }
 
@@ -194,13 +291,6 @@ fn the_embedded_store_and_redis_agree_also_when_policies_differ() {
     let side = Side::start();
     let lists = prop::collection::vec(prop::collection::vec(windows(), 2), KEYS);
     proptest!(config(128), |(steps in steps(), lists in lists)| {
-        let clock = Arc::new(AtomicU64::new(0));
-        let time = Arc::clone(&clock);
-        let embedded = MemoryStore::with_clock(move || Timestamp::from_micros(time.load(Ordering::Relaxed)));
-        let runtime = Runtime::new().unwrap();
-        side.agrees(&steps, |key, list| lists[key][list].clone(), |check, now, spend_within| {
-            clock.store(now.as_micros(), Ordering::Relaxed);
-            runtime.block_on(embedded.decide(std::slice::from_ref(check), spend_within)).remove(0)
-        })?;
+        side.agrees(&steps, |key, list| lists[key][list].clone(), &mut Embedded::new())?;
     });
 }

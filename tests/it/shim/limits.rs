@@ -7,7 +7,7 @@ use std::time::Duration;
 use lanekeeper_engine::headers::Headers;
 use lanekeeper_engine::policy::{LimitVerdict, Policy};
 use lanekeeper_engine::request::{Facts, Request};
-use lanekeeper_engine::wire::{Check, CheckAnswer, StoreError};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, Returned, StoreError};
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::memory::MemoryStore;
 use lanekeeper_shim::policy::PolicyFile;
@@ -30,8 +30,11 @@ pub(crate) fn policy() -> Arc<PolicyFile> {
 
 /// A shim that knows the policy's limits, in front of its embedded store.
 pub(crate) async fn shim() -> Shim {
-    Shim::start(App::new(MemoryStore::new()).with_policy(policy())).await
+    Shim::start(App::new(MemoryStore::new()).with_admin_token(OPERATOR).with_policy(policy())).await
 }
+
+/// What those bear who may do what operators do.
+const OPERATOR: &str = "operator";
 
 impl Shim {
     pub(crate) async fn post_to(&self, path: &str, body: &Value) -> Response {
@@ -62,6 +65,14 @@ impl Store for Broken {
         Box::pin(std::future::ready(vec![failed; checks.len()]))
     }
 
+    fn give_back<'a>(&'a self, returns: &'a [KeyReturn]) -> Answering<'a, Vec<Returned>> {
+        Box::pin(std::future::ready(vec![Returned::Failed(StoreError::Timeout); returns.len()]))
+    }
+
+    fn reset<'a>(&'a self, _: &'a [String]) -> Answering<'a, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Err(StoreError::Timeout)))
+    }
+
     fn ready(&self) -> Answering<'_, Result<(), NotReady>> {
         Box::pin(std::future::ready(Err(StoreError::Timeout.into())))
     }
@@ -81,7 +92,8 @@ macro_rules! on_every_backend {
             async fn $case() {
                 let redis = super::Redis::start().unwrap();
                 let store = super::RedisStore::open(&redis.url(), super::PATIENT).unwrap();
-                let shim = super::Shim::start(super::App::new(store).with_policy(super::policy())).await;
+                let app = super::App::new(store).with_admin_token(super::OPERATOR);
+                let shim = super::Shim::start(app.with_policy(super::policy())).await;
                 shim.until_ready().await;
                 super::$case(shim).await;
             })*
@@ -98,13 +110,43 @@ on_every_backend! {
     leaves_out_a_key_without_a_subject_or_turns_it_away,
     needs_no_subject_for_constants,
     answers_many_questions_in_their_order_and_each_for_itself,
+    grants_as_much_as_fits_where_less_will_do,
+    forgets_a_subject_that_an_operator_resets,
+}
+
+async fn grants_as_much_as_fits_where_less_will_do(shim: Shim) {
+    let body = |at_least: u32| json!({"subjects": {"per_user": "u", "per_shop": "s"}, "cost": 2, "at_least": at_least});
+    assert_eq!(shim.allow("ads", body(2)).await["keys"]["per_user"]["granted"], 2);
+    let short = shim.allow("ads", body(2)).await;
+    assert_eq!((&short["allowed"], &short["keys"]["per_shop"]["granted"]), (&json!(false), &json!(0)));
+    for granted in [1, 0] {
+        assert_eq!(shim.allow("ads", body(1)).await["keys"]["per_shop"]["granted"], granted);
+    }
+}
+
+async fn forgets_a_subject_that_an_operator_resets(shim: Shim) {
+    let subjects = |user: &str| json!({"subjects": {"per_user": user, "per_shop": user}, "cost": 3});
+    for user in ["u1", "u2"] {
+        assert_eq!(shim.allow("ads", subjects(user)).await["allowed"], true);
+    }
+    let reset = |token: &str| {
+        let url = format!("{}/v1/limits/ads/reset", shim.url);
+        shim.client.post(url).bearer_auth(token).body(subjects("u1").to_string()).send()
+    };
+    assert_eq!(reset("somebody").await.unwrap().status(), 401);
+    assert_eq!(shim.allow("ads", subjects("u1")).await["allowed"], false);
+    assert_eq!(reset(OPERATOR).await.unwrap().status(), 204);
+    assert_eq!(shim.allow("ads", subjects("u1")).await["allowed"], true);
+    assert_eq!(shim.allow("ads", subjects("u2")).await["allowed"], false, "nobody reset this one");
+    assert_eq!(shim.allow("ads", subjects("u1")).await["allowed"], false, "and the limit holds again");
 }
 
 async fn looks_without_charging_and_charges_until_nothing_is_left(shim: Shim) {
     let body = || json!({"subjects": {"per_user": ["u42"], "per_shop": "s1"}});
     let fresh = shim.can_allow("ads", body()).await;
     let window = |window: &str, limit: u32| json!({"window": window, "limit": limit, "remaining": limit, "reset_us": 0, "wait_us": 0});
-    let key = json!({"allowed": true, "windows": [window("1h", 3), window("1d", 100)], "wait_us": 0});
+    let key =
+        json!({"allowed": true, "granted": 1, "windows": [window("1h", 3), window("1d", 100)], "wait_us": 0});
     let whole =
         json!({"allowed": true, "limit": "ads", "keys": {"per_user": key, "per_shop": key}, "wait_us": 0});
     assert_eq!(fresh, whole);

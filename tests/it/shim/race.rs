@@ -21,7 +21,7 @@ const ROUNDS: usize = 100;
 
 fn question(round: usize, operation: Operation) -> Check {
     let mut check = check(&[(&format!("race:{{{round}}}"), 1, &[sliding(LIMIT, HOUR)])]);
-    check.operation = operation;
+    check.keys[0].operation = operation;
     check
 }
 

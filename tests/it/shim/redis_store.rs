@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lanekeeper_engine::counter::{Charge, STORE_BUCKETS, SubjectCounters, decide, take};
+use lanekeeper_engine::counter::{Ask, Charge, STORE_BUCKETS, SubjectCounters, decide};
 use lanekeeper_engine::units::{Timestamp, micros};
-use lanekeeper_engine::window::{Unit, Window};
-use lanekeeper_engine::wire::{Check, CheckAnswer, Operation, StoreError};
+use lanekeeper_engine::window::Window;
+use lanekeeper_engine::wire::{CheckAnswer, KeyReturn, Returned, StoreError};
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::redis::{RedisStore, Taken};
 use lanekeeper_shim::store::Store;
@@ -85,8 +85,8 @@ async fn sets_every_hash_to_expire_when_its_windows_are_as_if_fresh() {
         let mut counters = SubjectCounters::default();
         for _ in 0..3 {
             let at = take_one(&store, key, 2, &windows, SECOND).await.at;
-            let charge = Charge { windows: &windows, cost: 2, counters: &mut counters };
-            take(&mut [charge], STORE_BUCKETS, at, SECOND);
+            let charge = Charge { windows: &windows, ask: Ask::take(2), counters: &mut counters };
+            decide(&mut [charge], STORE_BUCKETS, at, SECOND);
             let idle_ms = counters.idle_at(&windows, STORE_BUCKETS).as_micros().div_ceil(1000);
             let expires = run(&redis, &["PEXPIRETIME", key]);
             assert_eq!(expires, redis::Value::Int(i64::try_from(idle_ms).unwrap()), "{key}");
@@ -181,52 +181,24 @@ async fn keeps_a_log_in_order_when_what_comes_later_is_dated_before_many() {
 }
 
 #[tokio::test]
-async fn gives_back_what_the_engine_gives_back() {
+async fn what_has_expired_is_not_made_again_by_a_return() {
     let redis = Redis::start().unwrap();
     let store = store_on(&redis).await;
-    let windows = [sliding(100, HOUR), bucket(100, MINUTE, 100), sliding(100, Duration::from_millis(50))];
-    let mut counters = SubjectCounters::default();
-    let mut charges = Vec::new();
-    for cost in [7, 1, 30, 2, 11, 49] {
-        let at = take_one(&store, "k", cost, &windows, SECOND).await.at;
-        let charge = Charge { windows: &windows, cost, counters: &mut counters };
-        assert!(take(&mut [charge], STORE_BUCKETS, at, SECOND).allowed);
-        charges.push((at, cost));
-    }
-    // Out of order, and one of them twice: there is nothing left of it then, or nothing that is not others'.
-    for index in [2, 5, 0, 0, 3] {
-        let (at, cost) = charges[index];
-        give_back(&redis, at, cost, &windows);
-        counters.uncharge(&windows, STORE_BUCKETS, cost, at.plus(SECOND));
-        let looked = look(&store, &windows).await;
-        let charge = Charge { windows: &windows, cost: 1, counters: &mut counters };
-        let expected = decide(Operation::Peek, &mut [charge], STORE_BUCKETS, looked.at, Duration::ZERO);
-        assert_eq!(looked.answer, CheckAnswer::from(expected), "after {cost} came back");
-    }
+    let windows = [sliding(9, HOUR), log(9, HOUR), bucket(9, HOUR, 9)];
+    let at = take_one(&store, "k", 3, &windows, SECOND).await.at;
     run(&redis, &["DEL", "k"]);
-    give_back(&redis, charges[1].0, 1, &windows);
-    assert_eq!(run(&redis, &["EXISTS", "k"]), redis::Value::Int(0), "what has expired is not made again");
-}
-
-async fn look(store: &RedisStore, windows: &[Window]) -> Taken {
-    let check = check(&[("k", 1, windows)]);
-    let peek = Check { operation: Operation::Peek, ..check };
-    store.take_with_time(&[peek], Duration::ZERO).await.remove(0).unwrap()
-}
-
-fn give_back(redis: &Redis, at: Timestamp, cost: u32, windows: &[Window]) {
-    let mut command = redis::cmd("EVAL");
-    command.arg(include_str!("../../../lua/give_back.lua")).arg(1).arg("k").arg(at.as_micros());
-    command.arg(micros(SECOND)).arg(cost).arg(windows.len());
-    for window in windows {
-        let (name, unit, per_unit) = match window.unit() {
-            Unit::Bucket { per } => (format!("s{}", per.as_millis()), micros(per), u64::from(STORE_BUCKETS)),
-            Unit::Debt { token, rate } => (format!("b{token}/{rate}"), token, rate),
-            other => panic!("give_back.lua knows no {other:?}"),
-        };
-        command.arg(name).arg(window.capacity()).arg(unit).arg(per_unit);
-    }
-    command.exec(&mut redis.connect().unwrap()).unwrap();
+    let dated_us = at.plus(SECOND).as_micros();
+    let back = KeyReturn {
+        key: "k".into(),
+        shards: 1,
+        shard: 0,
+        tokens: 3,
+        dated_us,
+        id: 1,
+        windows: windows.into(),
+    };
+    assert_eq!(store.give_back(&[back]).await, [Returned::Tokens(0)]);
+    assert_eq!(run(&redis, &["EXISTS", "k"]), redis::Value::Int(0));
 }
 
 #[tokio::test]
@@ -237,8 +209,8 @@ async fn time_does_not_run_backwards_for_a_subject() {
     let at = take_one(&store, "k", 1, &windows, Duration::ZERO).await.at;
     let mut counters = SubjectCounters::default();
     let mut model = |now| {
-        let charge = Charge { windows: &windows, cost: 1, counters: &mut counters };
-        CheckAnswer::from(take(&mut [charge], STORE_BUCKETS, now, Duration::ZERO))
+        let charge = Charge { windows: &windows, ask: Ask::take(1), counters: &mut counters };
+        CheckAnswer::from(decide(&mut [charge], STORE_BUCKETS, now, Duration::ZERO))
     };
     model(at);
     // As after a failover from a server whose clock was half a minute ahead.

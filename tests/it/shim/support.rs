@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use lanekeeper_engine::window::{Algorithm, Offset, Window};
 use lanekeeper_engine::wire::{
-    Check, CheckAnswer, DECIDE_PATH, DecideRequest, DecideResponse, KeyCheck, Operation, SHIM_HEADER,
-    VERSION, WindowAnswer,
+    Check, CheckAnswer, DECIDE_PATH, DecideRequest, DecideResponse, KeyCheck, SHIM_HEADER, VERSION,
+    WindowAnswer,
 };
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::listen::serve;
@@ -105,12 +105,8 @@ pub(crate) fn batch(spend_within_ms: u32, checks: Vec<Check>) -> DecideRequest {
 }
 
 pub(crate) fn check(keys: &[(&str, u32, &[Window])]) -> Check {
-    let key = |&(key, cost, windows): &(&str, u32, &[Window])| KeyCheck {
-        key: key.into(),
-        cost,
-        windows: windows.to_vec(),
-    };
-    Check { operation: Operation::Take, keys: keys.iter().map(key).collect() }
+    let key = |&(key, cost, windows): &(&str, u32, &[Window])| KeyCheck::take(key, cost, windows);
+    Check { keys: keys.iter().map(key).collect() }
 }
 
 pub(crate) fn sliding(limit: u32, per: Duration) -> Window {

@@ -81,8 +81,8 @@ fn run(
     for question in questions {
         now = now.saturating_add_signed(question.after_us);
         let before = counters.clone();
-        let charge = Charge { windows, cost: question.cost, counters: &mut counters };
-        let decision = take(&mut [charge], buckets, at(now), question.spend_within);
+        let charge = Charge { windows, ask: Ask::take(question.cost), counters: &mut counters };
+        let decision = decide(&mut [charge], buckets, at(now), question.spend_within);
         each(question, &before, at(now), &decision, &counters);
     }
 }
@@ -194,7 +194,7 @@ proptest! {
             current = index;
             assert_eq!(decision.allowed, used + question.cost <= window.limit());
             used += if decision.allowed { question.cost } else { 0 };
-            assert_eq!(decision.keys[0][0].remaining, window.limit() - used);
+            assert_eq!(decision.keys[0].windows[0].remaining, window.limit() - used);
         });
     }
 
@@ -221,11 +221,11 @@ proptest! {
             if decision.allowed || !fits {
                 return;
             }
-            let wait = decision.keys[0].iter().map(|verdict| verdict.wait).max().unwrap();
+            let wait = decision.keys[0].windows.iter().map(|verdict| verdict.wait).max().unwrap();
             let ask_again = |moment| {
                 let counters = &mut after.clone();
-                let charge = Charge { windows: &windows, cost: question.cost, counters };
-                take(&mut [charge], buckets, moment, Duration::ZERO).allowed
+                let charge = Charge { windows: &windows, ask: Ask::take(question.cost), counters };
+                decide(&mut [charge], buckets, moment, Duration::ZERO).allowed
             };
             assert!(!ask_again(after.seen.plus(wait - Duration::from_micros(1))));
             assert!(ask_again(after.seen.plus(wait)));
@@ -237,7 +237,7 @@ proptest! {
         questions in questions(), windows in any_windows(), buckets in buckets(),
     ) {
         run(&questions, &windows, buckets, |_, _, _, decision, after| {
-            for (at, verdict) in decision.keys[0].iter().enumerate() {
+            for (at, verdict) in decision.keys[0].windows.iter().enumerate() {
                 let left_at = |moment| {
                     let mut counters = after.clone();
                     counters.settle(&windows, buckets, moment);

@@ -1,0 +1,74 @@
+-- subject.lua: a subject's hash, read into windows and written back.
+--
+-- It stands between windows.lua and each script that counts, and has no KEYS, ARGV or Returns of its own. Those scripts describe
+-- a subject's windows in ARGV as follows.
+--
+--          number of windows, and for each of them four values
+--            sliding window   name (s...), limit, per_us, number of buckets
+--            sliding log      name (l...), limit, per_us, 0
+--            sliding counter  name (c...), limit, per_us, 0
+--            fixed window     name (f...), limit, per_us, how much before those of UTC its windows begin, us
+--            token bucket     name (b...), burst, debt of one token, debt repaid per us
+--
+-- A subject's hash
+--   t                  the latest moment it has seen, us
+--   e                  when it expires, ms
+--   r                  returns that may come again: of each one its id and when its tokens could be spent last, us
+--   <name>:n           all but token bucket: requests counted  <name>:d   token bucket: debt
+--   <name>:o           its oldest bucket in use                <name>:f   its debt is repaid from here on, us
+--   <name>:<index>     requests of one bucket
+--   <name>:o, :z       sliding log: number of its oldest entry and of the next to come
+--   <name>:x, :y       when its oldest and its latest entry are dated, us
+--   <name>:<number>    an entry: its date, us, and its requests
+-- A name tells the unit its numbers are in, not the limit: changing a window's limit or a bucket's burst keeps
+-- what is used; changing `per`, where fixed windows begin, or a token bucket's rate, starts afresh. Fields of a
+-- window that is no longer asked for stay until the subject rests, so that two nodes with two policies do not
+-- erase each other.
+--
+-- The hash expires when every window is as if fresh: at a moment, not after a span, so that it never goes early.
+
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+
+-- Reads the subject whose windows are described from ARGV[at] on, brought up to now; returns it and where the
+-- description ends.
+local function open_subject(key, at)
+  local subject = {key = key, windows = {}}
+  local fields, next_at = {'t', 'e'}, at + 1
+  for i = 1, tonumber(ARGV[at]) do
+    local name = ARGV[next_at]
+    local window = {key = key, name = name, algorithm = algorithms[string.sub(name, 1, 1)], at = next_at}
+    for _, field in ipairs(window.algorithm.fields) do
+      table.insert(fields, name .. ':' .. field)
+    end
+    subject.windows[i], next_at = window, next_at + 4
+  end
+  local stored = redis.call('HMGET', key, unpack(fields))
+  subject.known = stored[1] ~= false
+  subject.seen, subject.expires_ms = math.max(now, tonumber(stored[1] or 0)), tonumber(stored[2] or 0)
+  local next_field = 3
+  for _, window in ipairs(subject.windows) do
+    local unit, per_unit = tonumber(ARGV[window.at + 2]), tonumber(ARGV[window.at + 3])
+    window.capacity, window.stale = tonumber(ARGV[window.at + 1]), {}
+    local numbers = {}
+    for i = 1, #window.algorithm.fields do
+      numbers[i], next_field = tonumber(stored[next_field] or 0), next_field + 1
+    end
+    window.algorithm.open(window, unit, per_unit, unpack(numbers))
+    window.algorithm.settle(window, subject.seen)
+  end
+  return subject, next_at
+end
+
+local function save(subject)
+  local values = {'t', text(subject.seen), 'e', text(subject.expires_ms)}
+  for _, window in ipairs(subject.windows) do
+    local numbers = {window.algorithm.numbers(window)}
+    for i, field in ipairs(window.algorithm.fields) do
+      table.insert(values, window.name .. ':' .. field)
+      table.insert(values, text(numbers[i]))
+    end
+    forget(subject.key, window.stale)
+  end
+  redis.call('HSET', subject.key, unpack(values))
+end
