@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::units::micros;
 
 mod offset;
+mod part;
 mod tally;
 mod token_bucket;
 mod weighted;

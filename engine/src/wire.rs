@@ -361,7 +361,12 @@ fn check_store_key(key: &str, shards: u16, windows: &[Window]) -> Result<(), (&'
     if windows.is_empty() || windows.len() > MAX_WINDOWS {
         return Err(("windows", format!("1 to {MAX_WINDOWS} are allowed")));
     }
-    Ok(())
+    // the first part is the largest, the last one the smallest
+    let first_and_last = |window: &Window| window.part(shards, 0).and(window.part(shards, shards - 1));
+    match windows.iter().find_map(|window| first_and_last(window).err()) {
+        Some(error) => Err(("shards", format!("a part of a window cannot be counted: {error}"))),
+        None => Ok(()),
+    }
 }
 
 impl KeyCheck {
@@ -385,9 +390,6 @@ impl KeyCheck {
         check_store_key(&self.key, self.shards, &self.windows)?;
         // the smallest of the parts that a key is spread over holds as much
         let most = self.windows.iter().map(Window::capacity).min().unwrap_or(0) / u32::from(self.shards);
-        if most == 0 {
-            return Err(("shards", "no more are allowed than its windows can hold requests".into()));
-        }
         if self.cost == 0 || self.cost > most {
             return Err(("cost", format!("1 to {most} are allowed, what its windows can hold")));
         }

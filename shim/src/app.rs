@@ -21,6 +21,7 @@ use crate::limits;
 use crate::metrics::{self, Metrics};
 use crate::policy::PolicyFile;
 use crate::problem::Problem;
+use crate::shards::Sharded;
 use crate::store::Store;
 
 /// What is served, as OpenAPI 3.1. Written by hand: the types of the messages are the engine's, which is built into
@@ -29,7 +30,7 @@ pub const OPENAPI: &str = include_str!("../openapi.json");
 
 /// The service: a store, and who may ask it.
 pub struct App {
-    store: Box<dyn Store>,
+    store: Sharded,
     token: Option<String>,
     admin_token: Option<String>,
     policy: Option<Arc<PolicyFile>>,
@@ -39,7 +40,13 @@ pub struct App {
 impl App {
     /// A service that anyone may ask.
     pub fn new(store: impl Store) -> Self {
-        Self { store: Box::new(store), token: None, admin_token: None, policy: None, metrics: Metrics::new() }
+        Self {
+            store: Sharded::new(store),
+            token: None,
+            admin_token: None,
+            policy: None,
+            metrics: Metrics::new(),
+        }
     }
 
     /// A service whose decisions only those may ask for who bear `token`.

@@ -12,6 +12,7 @@
 //! | [`policy`] | the policy's file, and what becomes of it when it changes |
 //! | [`store`] | what a store is |
 //! | [`memory`] | the embedded store |
+//! | [`shards`] | hot keys, spread over several store keys |
 //! | [`redis`] | Redis, and no other file does |
 //! | [`metrics`] | what is counted about the service itself |
 //! | [`listen`] | where to listen, and how to stop without losing an answer |
@@ -27,4 +28,5 @@ pub mod metrics;
 pub mod policy;
 mod problem;
 pub mod redis;
+pub mod shards;
 pub mod store;

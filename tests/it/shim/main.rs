@@ -19,5 +19,6 @@ mod redis_access;
 mod redis_cluster;
 mod redis_sentinel;
 mod redis_store;
+mod shards;
 mod stopping;
 mod support;
