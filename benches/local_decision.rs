@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use lanekeeper_benches::{headers, policy};
+use lanekeeper_benches::ordinary::{headers, policy};
 use lanekeeper_engine::headers::Headers;
 use lanekeeper_engine::lane::parse_source;
 use lanekeeper_engine::local::{Cells, CellsBroken, LocalCounters};

@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use lanekeeper_benches::{headers, policy};
+use lanekeeper_benches::ordinary::{headers, policy};
 use lanekeeper_engine::lane::parse_source;
 use lanekeeper_engine::request::{Facts, Request};
 

@@ -2,6 +2,7 @@
 //!
 //! A fresh machine with Rust needs nothing else: what a command lacks, it gets or says how to get.
 
+mod bench;
 mod build;
 mod cargo;
 mod demo;
@@ -46,6 +47,11 @@ enum Command {
     },
     /// Check format, lints and, where cargo-deny is installed, licences and advisories.
     Lint,
+    /// Measure, print it for people, and write it to target/bench/<name>.json for programs.
+    Bench {
+        #[command(subcommand)]
+        question: bench::Question,
+    },
     /// Show on a real Envoy what Lanekeeper promises; ends with an error if a promise does not hold.
     Demo,
 }
@@ -56,6 +62,7 @@ fn main() -> ExitCode {
         Command::Build => build::run(&workspace),
         Command::Test { name } => test::run(&workspace, name.as_deref()),
         Command::Lint => lint::run(&workspace),
+        Command::Bench { question } => bench::run(&workspace, &question),
         Command::Demo => demo::run(&workspace),
     });
     match outcome {

@@ -1,0 +1,22 @@
+//! The limit that is measured, kept by each algorithm in turn.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use lanekeeper_engine::window::{Algorithm, Offset, Window, WindowError};
+
+/// The names of the algorithms, as a policy has them.
+pub const ALGORITHMS: [&str; 5] =
+    ["sliding_window", "sliding_log", "sliding_counter", "token_bucket", "fixed_window"];
+
+/// `limit` requests per `per`, kept by the algorithm of this name; a token bucket holds as many as refill in `per`.
+pub fn window(algorithm: &str, limit: u32, per: Duration) -> Result<Window, WindowError> {
+    let algorithm = match algorithm {
+        "sliding_log" => Algorithm::SlidingLog,
+        "sliding_counter" => Algorithm::SlidingCounter,
+        "token_bucket" => Algorithm::TokenBucket { burst: NonZeroU32::new(limit).ok_or(WindowError::Burst)? },
+        "fixed_window" => Algorithm::FixedWindow { offset: Offset::from_minutes(0)? },
+        _ => Algorithm::SlidingWindow,
+    };
+    Window::new(limit, per, algorithm)
+}
