@@ -7,13 +7,17 @@
 //! | module | knows |
 //! | --- | --- |
 //! | [`accuracy`] | how often each algorithm judges wrongly |
+//! | [`store`] | how many decisions a second the shim gives, and how fast |
 //! | [`limits`] | the limit that is measured, kept by each algorithm |
 //! | [`record`] | what a run leaves behind: figures with their machine and commit |
 //! | [`tables`] | what a run says to people |
+//! | [`documents`] | what docs/algorithms.md shows of the recorded runs |
 //! | [`ordinary`] | a policy and a request of ordinary size, for criterion's benches |
 
 pub mod accuracy;
+pub mod documents;
 pub mod limits;
 pub mod ordinary;
 pub mod record;
+pub mod store;
 pub mod tables;

@@ -8,7 +8,9 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use lanekeeper_benches::accuracy::{self, Accuracy, Size};
-use lanekeeper_benches::record::Record;
+use lanekeeper_benches::documents;
+use lanekeeper_benches::record::{Record, Row};
+use lanekeeper_benches::store::{self, Speed};
 use lanekeeper_benches::tables;
 
 /// Measures Lanekeeper. `cargo xtask bench` builds all that it needs and runs it.
@@ -22,6 +24,8 @@ struct Bench {
 enum Question {
     /// How often does each algorithm judge wrongly?
     Accuracy(How),
+    /// How many decisions a second does the shim give, how fast, and at what memory?
+    Store(How),
 }
 
 #[derive(Args)]
@@ -29,6 +33,9 @@ struct How {
     /// Less of everything.
     #[arg(long)]
     short: bool,
+    /// Keep the figures, and show them in the documents.
+    #[arg(long)]
+    record: bool,
     /// The folder that the figures go to.
     #[arg(long)]
     into: PathBuf,
@@ -37,6 +44,7 @@ struct How {
 fn main() -> ExitCode {
     let outcome = match Bench::parse().question {
         Question::Accuracy(how) => measure_accuracy(&how),
+        Question::Store(how) => measure_store(&how),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,6 +66,19 @@ fn measure_accuracy(how: &How) -> Result<()> {
     held(measured.iter().flat_map(Accuracy::broken_promises))
 }
 
+fn measure_store(how: &How) -> Result<()> {
+    let size = if how.short { store::Size::SHORT } else { store::Size::FULL };
+    let began = Instant::now();
+    let bar = progress(size.steps());
+    let measured = store::measure(&size, &|| bar.inc(1))?;
+    bar.finish_and_clear();
+    println!("{}", tables::store(&measured));
+    for missed in measured.iter().flat_map(Speed::missed_goals) {
+        println!("missed: {missed}");
+    }
+    finish("store", measured.iter().map(Speed::row).collect(), how, began)
+}
+
 /// On a terminal; elsewhere nothing is drawn.
 fn progress(steps: u64) -> ProgressBar {
     let bar = ProgressBar::new(steps);
@@ -65,10 +86,15 @@ fn progress(steps: u64) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn finish(name: &str, rows: Vec<lanekeeper_benches::record::Row>, how: &How, began: Instant) -> Result<()> {
+fn finish(name: &str, rows: Vec<Row>, how: &How, began: Instant) -> Result<()> {
     let record = Record::of_now(name, rows);
     let path = record.write(&how.into)?;
     println!("{} ({:.0} s)", path.display(), began.elapsed().as_secs_f64());
+    if how.record {
+        record.write(&documents::recorded())?;
+        documents::write()?;
+        println!("recorded, and shown in docs/algorithms.md");
+    }
     Ok(())
 }
 

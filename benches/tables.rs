@@ -4,6 +4,8 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
 use crate::accuracy::{Accuracy, CLOUDFLARE_WRONG, Demand};
+use crate::record::Record;
+use crate::store::Speed;
 
 /// What each algorithm got wrong.
 pub fn accuracy(measured: &[Accuracy]) -> String {
@@ -32,6 +34,76 @@ pub fn accuracy(measured: &[Accuracy]) -> String {
         first.requests,
         percent(CLOUDFLARE_WRONG, 3),
     )
+}
+
+/// How fast the shim is.
+pub fn store(measured: &[Speed]) -> String {
+    let mut table =
+        table(&["algorithm/backend", "decisions/s", "of Redis alone", "p50 ms", "p99 ms", "bytes/subject"]);
+    for row in measured.iter().map(Speed::row) {
+        table.add_row([
+            row.case.clone(),
+            format!("{:.0}", row.figure("decisions_per_sec")),
+            format!("{:.2}", row.figure("ceiling_ratio")),
+            format!("{:.2}", row.figure("p50_ms")),
+            format!("{:.2}", row.figure("p99_ms")),
+            format!("{:.0}", row.figure("bytes_per_subject")),
+        ]);
+    }
+    format!(
+        "The shim on one core, asked in batches of 64, four under way; one limit of two windows, 100/1m and 1000/1h.\n\
+         Times are at half of that rate, bytes for a subject with one request.\n\n{table}\n"
+    )
+}
+
+/// The figures of a recorded run, with names that a reader understands.
+pub fn recorded_accuracy(record: &Record) -> String {
+    let mut table = table(&[
+        "algorithm",
+        "wrongly allowed",
+        "wrongly rejected",
+        "most admitted / allowed",
+        "refused at full demand",
+    ]);
+    for row in &record.rows {
+        table.add_row([
+            quoted(&row.case),
+            percent(row.figure("wrongly_allowed"), 2),
+            percent(row.figure("wrongly_rejected"), 2),
+            format!("{:.2}", row.figure("max_admitted_ratio")),
+            percent(row.figure("under_admission"), 2),
+        ]);
+    }
+    table.to_string()
+}
+
+/// The same of the store's.
+pub fn recorded_store(record: &Record) -> String {
+    let mut table = table(&[
+        "algorithm, store",
+        "decisions/s",
+        "of Redis alone",
+        "p50 / p99 at half load",
+        "bytes, one request",
+        "bytes, 1000 requests",
+    ]);
+    for row in &record.rows {
+        let busy =
+            row.figures.get("bytes_per_busy_subject").map_or(String::new(), |bytes| format!("{bytes:.0}"));
+        table.add_row([
+            row.case.split_once('/').map_or_else(String::new, |(name, store)| format!("`{name}`, {store}")),
+            format!("{:.0}", row.figure("decisions_per_sec")),
+            format!("{:.2}", row.figure("ceiling_ratio")),
+            format!("{:.2} / {:.2} ms", row.figure("p50_ms"), row.figure("p99_ms")),
+            format!("{:.0}", row.figure("bytes_per_subject")),
+            busy,
+        ]);
+    }
+    table.to_string()
+}
+
+fn quoted(name: &str) -> String {
+    format!("`{name}`")
 }
 
 fn table(header: &[&str]) -> Table {

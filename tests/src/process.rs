@@ -21,6 +21,10 @@ impl Process {
         &mut self.0
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         kill_process(Pid::from_child(&self.0), signal).with_context(|| format!("cannot send {signal:?}"))
     }

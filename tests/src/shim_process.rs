@@ -17,6 +17,7 @@ use crate::tools;
 pub struct ShimProcess {
     binary: PathBuf,
     store: String,
+    settings: Vec<String>,
     address: SocketAddr,
     process: Option<Process>,
 }
@@ -24,8 +25,14 @@ pub struct ShimProcess {
 impl ShimProcess {
     /// Starts the binary named by `LANEKEEPER_SHIM` on a free port in front of `store`: `memory` or a Redis URL.
     pub fn start(store: &str) -> Result<Self> {
+        Self::start_with(store, &[])
+    }
+
+    /// Starts one with settings beyond the usual, as on its command line.
+    pub fn start_with(store: &str, settings: &[&str]) -> Result<Self> {
         let binary = tools::path("LANEKEEPER_SHIM")?;
-        let mut shim = Self { binary, store: store.to_owned(), address: free_address()?, process: None };
+        let (store, settings) = (store.to_owned(), settings.iter().map(|&word| word.to_owned()).collect());
+        let mut shim = Self { binary, store, settings, address: free_address()?, process: None };
         shim.start_again()?;
         Ok(shim)
     }
@@ -35,12 +42,18 @@ impl ShimProcess {
         self.address
     }
 
+    /// Its process, while it is up.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Starts it on the port that it had, and returns when it listens.
     pub fn start_again(&mut self) -> Result<()> {
         self.process = None;
         let mut process = Process::start(
             Command::new(&self.binary)
                 .args(["--listen", &self.address.to_string(), "--store", &self.store])
+                .args(&self.settings)
                 // what it says about being stopped is no news to a test
                 .env("RUST_LOG", "warn")
                 .stdin(Stdio::null())
