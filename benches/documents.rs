@@ -78,3 +78,16 @@ fn figures(record: &Record, figure: &str, case: impl Fn(&str) -> String) -> Vec<
         .map(|name| record.row(&case(name)).map_or(f64::NAN, |row: &Row| row.figure(figure)))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documents_show_what_the_recorded_runs_say() {
+        for (path, text) in files().unwrap() {
+            let found = fs::read_to_string(root().join(path)).unwrap();
+            assert!(found == text, "{path} is not of the recorded runs: run `cargo xtask bench documents`");
+        }
+    }
+}

@@ -26,6 +26,8 @@ enum Question {
     Accuracy(How),
     /// How many decisions a second does the shim give, how fast, and at what memory?
     Store(How),
+    /// What do the recorded runs say? Written and drawn anew in the documents.
+    Documents,
 }
 
 #[derive(Args)]
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
     let outcome = match Bench::parse().question {
         Question::Accuracy(how) => measure_accuracy(&how),
         Question::Store(how) => measure_store(&how),
+        Question::Documents => documents::write(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -28,6 +28,10 @@ pub(crate) enum Question {
     /// half load; a miss is said, and is no error. Takes three minutes, and two cores of its own: on a machine that does
     /// something else too, give it precedence with `sudo chrt --fifo 1 cargo xtask bench store`.
     Store(How),
+    /// Write and draw anew what docs/algorithms.md shows, from the runs in benches/recorded.
+    ///
+    /// After a change of how they are shown; `--record` does it by itself.
+    Documents,
 }
 
 /// How it is measured.
@@ -46,30 +50,35 @@ pub(crate) fn run(workspace: &Workspace, question: &Question) -> Result<()> {
     let mut bench = Command::new(release.join("lanekeeper-bench"));
     let mut build = cargo();
     build.args(["build", "--release", "-p", "lanekeeper-benches", "--bin", "lanekeeper-bench"]);
-    let how = match question {
-        Question::Accuracy(how) => {
-            bench.arg("accuracy");
-            how
-        }
+    match question {
+        Question::Accuracy(how) => how.tell(bench.arg("accuracy"), workspace),
         Question::Store(how) => {
             build.args(["-p", "lanekeeper-shim", "--bin", "lanekeeper-shim"]);
+            let benchmark = tools::find_or_install("redis-benchmark", "redis-tools")?;
             bench
-                .arg("store")
                 .env("LANEKEEPER_SHIM", release.join("lanekeeper-shim"))
                 .env("LANEKEEPER_REDIS_SERVER", step("redis", redis::find)?)
-                .env("LANEKEEPER_REDIS_BENCHMARK", tools::find_or_install("redis-benchmark", "redis-tools")?);
-            how
+                .env("LANEKEEPER_REDIS_BENCHMARK", benchmark);
+            how.tell(bench.arg("store"), workspace);
         }
-    };
+        Question::Documents => {
+            bench.arg("documents");
+        }
+    }
     step("programs", || {
         call(&mut build)?;
         done((), "built, optimized")
     })?;
     println!();
-    bench.arg("--into").arg(workspace.target.join("bench"));
-    bench.args(how.short.then_some("--short")).args(how.record.then_some("--record"));
     if !bench.status()?.success() {
         bail!("what is missed stands above");
     }
     Ok(())
+}
+
+impl How {
+    fn tell(&self, bench: &mut Command, workspace: &Workspace) {
+        bench.arg("--into").arg(workspace.target.join("bench"));
+        bench.args(self.short.then_some("--short")).args(self.record.then_some("--record"));
+    }
 }
