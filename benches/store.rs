@@ -291,6 +291,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_shim_on_redis_and_one_alone_answer_all_that_a_bench_asks() {
+        let moment = Duration::from_millis(50);
+        let size = Size { rounds: (1, moment), calm_rounds: (1, moment), subjects: 100, held: 1000 };
+        let bench = Bench::start(size).unwrap();
+        let question = Question::new("sliding_window").unwrap();
+        // what Redis is asked is what the shim asks it, or it would refuse
+        assert!(bench.ceiling(&question).unwrap() > 0.0);
+        for backend in BACKENDS {
+            assert!(bench.all_out(&question, backend).unwrap() > 0.0);
+            assert!(bench.at_rate(&question, backend, 100.0).unwrap().ms_of(0.99) > 0.0);
+        }
+        assert!(bench.bytes_per_subject(&question, Backend::Redis).unwrap() > 100.0);
+        bench.bytes_per_subject(&question, Backend::Embedded).unwrap();
+    }
+
+    #[test]
     fn a_median_is_in_the_middle_of_odd_and_even() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);

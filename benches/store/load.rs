@@ -31,20 +31,23 @@ pub(super) fn all_out(
     lasts: Duration,
 ) -> Result<f64> {
     let begin = Instant::now() + WARM_UP;
-    let decisions = each_call(core, |call| {
+    let calls = each_call(core, |call| {
         let (mut asker, mut chance) = (Asker::connect(shim)?, Pcg64Mcg::seed_from_u64(call));
         let (mut batch, mut decisions) = ([0; MOST_CHECKS], 0_u64);
-        while begin.elapsed() < lasts {
+        loop {
             batch.fill_with(|| chance.random_range(0..subjects));
             let asked = Instant::now();
             asker.ask(question, &batch)?;
-            if asked >= begin && begin.elapsed() < lasts {
-                decisions += batch.len() as u64;
+            let answered = begin.elapsed();
+            decisions += if asked < begin { 0 } else { batch.len() as u64 };
+            if answered >= lasts && decisions > 0 {
+                return Ok((decisions, answered));
             }
         }
-        Ok(decisions)
     })?;
-    Ok(decisions.iter().sum::<u64>() as f64 / lasts.as_secs_f64())
+    let decisions: u64 = calls.iter().map(|(decisions, _)| decisions).sum();
+    let until = calls.iter().map(|(_, answered)| *answered).max().unwrap_or(lasts);
+    Ok(decisions as f64 / until.as_secs_f64())
 }
 
 /// How long each decision took, with requests that come at random moments whether or not others are answered.
