@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn a_shim_on_redis_and_one_alone_answer_all_that_a_bench_asks() {
         let moment = Duration::from_millis(50);
-        let size = Size { rounds: (1, moment), calm_rounds: (1, moment), subjects: 100, held: 1000 };
+        let size = Size { rounds: (1, moment), calm_rounds: (1, moment), subjects: 100_000, held: 1000 };
         let bench = Bench::start(size).unwrap();
         let question = Question::new("sliding_window").unwrap();
         // what Redis is asked is what the shim asks it, or it would refuse
