@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, Returned, StoreError};
+use prometheus_client::registry::Registry;
 
 /// What a store is asked for, once it has it.
 pub type Answering<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -26,6 +27,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether the store would answer now.
     fn ready(&self) -> Answering<'_, Result<(), NotReady>>;
+
+    /// Adds what it knows of itself to the metrics.
+    fn show(&self, _registry: &mut Registry) {}
 }
 
 /// Why a store would not answer now.

@@ -16,11 +16,13 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use crate::clock::{self, Leftovers, Shift};
 
 /// The server to run, if not the one on the path.
 pub const SERVER_ENV: &str = "LANEKEEPER_REDIS_SERVER";
@@ -32,7 +34,9 @@ const STARTS_WITHIN: Duration = Duration::from_secs(30);
 pub struct Redis {
     folder: TempDir,
     settings: Vec<String>,
+    clock: Option<Shift>,
     server: Option<Child>,
+    leftovers: Option<Leftovers>,
 }
 
 impl Redis {
@@ -41,10 +45,19 @@ impl Redis {
         Self::start_with(Vec::new())
     }
 
+    /// Starts an empty one whose clock is not the machine's, and waits until it answers.
+    pub fn start_shifted(clock: Shift) -> anyhow::Result<Self> {
+        Self::start_as(Vec::new(), Some(clock))
+    }
+
     /// Starts an empty one with settings beyond the usual, as on its command line.
     fn start_with(settings: Vec<String>) -> anyhow::Result<Self> {
+        Self::start_as(settings, None)
+    }
+
+    fn start_as(settings: Vec<String>, clock: Option<Shift>) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("lanekeeper-redis-").tempdir()?;
-        let mut redis = Self { folder, settings, server: None };
+        let mut redis = Self { folder, settings, clock, server: None, leftovers: None };
         redis.start_again()?;
         Ok(redis)
     }
@@ -66,13 +79,15 @@ impl Redis {
             let _ = server.kill();
             let _ = server.wait();
         }
+        self.leftovers = None;
     }
 
     /// Starts it at its address again, empty.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         self.kill();
         let program = program();
-        let started = Command::new(&program)
+        let mut command = Command::new(&program);
+        command
             .args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no"])
             .arg("--unixsocket")
             .arg(self.socket())
@@ -80,16 +95,30 @@ impl Redis {
             .arg(self.folder.path())
             .args(&self.settings)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn();
-        match started {
-            Ok(server) => self.server = Some(server),
+            .stdout(Stdio::null());
+        if let Some(clock) = self.clock {
+            clock::shift(&mut command, clock);
+        }
+        match command.spawn() {
+            Ok(server) => {
+                self.leftovers = self.clock.map(|_| Leftovers::of(&server));
+                self.server = Some(server);
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 bail!("no redis-server: run `cargo xtask test`, which installs it")
             }
             Err(error) => return Err(error).with_context(|| format!("cannot run {}", program.display())),
         }
-        self.wait_until_it_answers()
+        self.wait_until_it_answers()?;
+        self.clock.map_or(Ok(()), |_| self.has_another_clock())
+    }
+
+    fn has_another_clock(&self) -> anyhow::Result<()> {
+        let (seconds, _): (u64, u64) = redis::cmd("TIME").query(&mut self.connect()?)?;
+        if SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs().abs_diff(seconds) < 60 {
+            bail!("the clock of redis was not moved: run `cargo xtask test`, which installs libfaketime");
+        }
+        Ok(())
     }
 
     /// Freezes it: connections stay, and nothing answers.

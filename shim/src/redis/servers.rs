@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
 use super::address::Place;
+use super::clock::Clocks;
 use super::cluster::{self, Cluster};
 use super::link::Link;
 use super::script::Script;
@@ -52,10 +53,10 @@ struct Attempt {
 }
 
 impl Servers {
-    pub(super) fn open(place: Place) -> Self {
+    pub(super) fn open(place: Place, clocks: &Clocks) -> Self {
         match place {
-            Place::One(server) => Self::One(Arc::new(Link::open(server))),
-            Place::Cluster { manner, seeds } => Self::Cluster(Cluster::open(manner, seeds)),
+            Place::One(server) => Self::One(Arc::new(Link::open(server, clocks))),
+            Place::Cluster { manner, seeds } => Self::Cluster(Cluster::open(manner, seeds, clocks)),
         }
     }
 

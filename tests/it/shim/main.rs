@@ -16,6 +16,7 @@ mod memory;
 mod openapi;
 mod race;
 mod redis_access;
+mod redis_clock;
 mod redis_cluster;
 mod redis_sentinel;
 mod redis_store;
