@@ -73,7 +73,7 @@ pub struct Args {
     ///
     /// Redis decides by its own clock, so no other one matters, until a server with a wrong clock takes over: ahead, it
     /// lets the windows of known subjects pass early; behind, it holds their time still until it has caught up. The
-    /// metric lanekeeper_shim_redis_clock_offset_seconds has the differences.
+    /// metric lanekeeper_shim_redis_clock_offset_seconds has the differences, those of replicas too.
     #[arg(long, value_name = "DURATION", default_value_t = CLOCK_WARNING.into())]
     pub clock_warning: humantime::Duration,
 }
@@ -106,7 +106,8 @@ Examples:
 All that its Redis user needs; +select only for another database than 0:
   ACL SETUSER lanekeeper on >PASSWORD ~* \\
     +ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat +unlink
-In a cluster, on every node, also +cluster|slots +asking; with Sentinel also +role.
+In a cluster, on every node, also +cluster|slots +asking; with Sentinel also +role, which also
+leads to the clocks of replicas.
 
 It also serves /healthz (the process lives), /readyz (the store answers), /metrics, and /openapi.json, which
 describes all of it. Logs go to stderr; RUST_LOG=debug says more.";

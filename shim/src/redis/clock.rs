@@ -4,8 +4,10 @@
 //! wrong may take over another one's keys one day. Ahead, it lets their windows pass early; behind, it holds time
 //! still for them until it has caught up. Neither can be seen in the answers, so it has to be seen before.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -13,10 +15,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use redis::aio::MultiplexedConnection;
+use redis::{ConnectionInfo, Value};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::link::PATIENCE;
+use super::address::Address;
+use super::link::{PATIENCE, connect};
 
 /// How often a server is asked for its time. Clocks drift by seconds a day, and those who set one do it rarely.
 const ASK_EVERY: Duration = Duration::from_secs(10);
@@ -27,20 +31,15 @@ pub(super) struct Clocks {
     offsets: Seconds,
     errors: Seconds,
     warning: Duration,
+    /// Of which servers was said that they are off. Those stay here that are gone, since they may come back.
+    off: Arc<Mutex<BTreeSet<Node>>>,
 }
 
 type Seconds = Family<Node, Gauge<f64, AtomicU64>>;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct Node {
     node: String,
-}
-
-/// The clock of the server that one link leads to.
-pub(super) struct Clock {
-    clocks: Clocks,
-    node: Node,
-    is_off: bool,
 }
 
 /// One look at a clock.
@@ -55,7 +54,7 @@ struct Reading {
 impl Clocks {
     /// Warns of a clock that is off by more than `warning`.
     pub(super) fn new(warning: Duration) -> Self {
-        Self { offsets: Family::default(), errors: Family::default(), warning }
+        Self { offsets: Family::default(), errors: Family::default(), warning, off: Arc::default() }
     }
 
     /// Shows them among the metrics.
@@ -65,52 +64,64 @@ impl Clocks {
         let help = "By how many seconds the offset may be wrong: half a round trip";
         registry.register("redis_clock_error_seconds", help, self.errors.clone());
     }
-}
 
-impl Clock {
-    /// One that was not looked at yet.
-    pub(super) fn new(clocks: Clocks) -> Self {
-        Self { clocks, node: Node { node: String::new() }, is_off: false }
-    }
-
-    /// Looks at the clock of the server at `node` every now and then, for as long as it is polled. What it shows
-    /// goes with it: of a server that is away nothing is known.
-    pub(super) async fn watch(&mut self, node: &str, mut connection: MultiplexedConnection) -> Infallible {
-        if self.node.node != node {
-            self.node = Node { node: node.to_owned() };
-            self.is_off = false;
-        }
-        let shown = Shown(self.clocks.clone(), self.node.clone());
+    /// Looks every now and then at the clock of the server behind `connection`, which is `server`, and at those of
+    /// its replicas, one of which may be the next master. What it shows goes when it is dropped: of a server that is
+    /// away nothing is known.
+    pub(super) async fn watch(
+        &self,
+        server: &ConnectionInfo,
+        mut connection: MultiplexedConnection,
+    ) -> Infallible {
+        let mut shown: BTreeMap<Node, Shown> = BTreeMap::new();
         loop {
-            if let Some(reading) = read(&mut connection).await {
-                self.judge(reading);
+            let mut readings = BTreeMap::from([(Node::of(server), read(&mut connection).await)]);
+            for replica in replicas(server, &mut connection).await {
+                let reading = match connect(&replica).await {
+                    Ok(mut connection) => read(&mut connection).await,
+                    Err(_) => None,
+                };
+                readings.insert(Node::of(&replica), reading);
+            }
+            shown.retain(|node, _| matches!(readings.get(node), Some(Some(_))));
+            for (node, reading) in readings {
+                let Some(reading) = reading else { continue };
+                self.judge(&node, reading);
+                let shown = shown.entry(node).or_insert_with_key(|node| Shown(self.clone(), node.clone()));
                 shown.set(reading);
             }
             sleep(ASK_EVERY).await;
         }
     }
 
-    /// Says once that the clock is off, and once that it is not any more. A reading that is not precise enough
-    /// to tell changes nothing.
-    fn judge(&mut self, Reading { offset, error }: Reading) {
-        let (node, warning) = (&self.node.node, self.clocks.warning.as_secs_f64());
-        if !self.is_off && offset.abs() - error > warning {
-            self.is_off = true;
+    /// Says once that a clock is off, and once that it is not any more. A reading that is not precise enough to
+    /// tell changes nothing. Returns whether it is off.
+    fn judge(&self, node: &Node, Reading { offset, error }: Reading) -> bool {
+        let warning = self.warning.as_secs_f64();
+        let mut off = self.off.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = &node.node;
+        if offset.abs() - error > warning && off.insert(node.clone()) {
             warn!(
-                node,
+                node = name,
                 offset_seconds = offset,
                 error_seconds = error,
-                "the clock of redis is not the shim's: no decision differs, but its keys go by it"
+                "the clock of redis is not the shim's: no decision differs, unless this server takes over from others"
             );
-        } else if self.is_off && offset.abs() + error <= warning {
-            self.is_off = false;
+        } else if offset.abs() + error <= warning && off.remove(node) {
             info!(
-                node,
+                node = name,
                 offset_seconds = offset,
                 error_seconds = error,
-                "the clock of redis is the shim's again"
+                "the clock of redis is right again"
             );
         }
+        off.contains(node)
+    }
+}
+
+impl Node {
+    fn of(server: &ConnectionInfo) -> Self {
+        Self { node: server.addr().to_string() }
     }
 }
 
@@ -131,6 +142,27 @@ impl Drop for Shown {
         clocks.offsets.remove(node);
         clocks.errors.remove(node);
     }
+}
+
+/// The replicas of `server`, as it names them; none where it does not.
+async fn replicas(server: &ConnectionInfo, connection: &mut MultiplexedConnection) -> Vec<ConnectionInfo> {
+    let role = timeout(PATIENCE, connection.send_packed_command(&redis::cmd("ROLE"))).await;
+    let named = match role {
+        Ok(Ok(Value::Array(role))) => match role.into_iter().nth(2) {
+            Some(Value::Array(replicas)) => replicas,
+            // a replica names its master's port there
+            _ => Vec::new(),
+        },
+        role => {
+            debug!(?role, "redis does not name its replicas");
+            Vec::new()
+        }
+    };
+    let address = |replica: &Value| match replica {
+        Value::Array(words) => Address::of_words(words),
+        _ => None,
+    };
+    named.iter().filter_map(address).map(|address| address.of(server)).collect()
 }
 
 /// Asks a server for its time; `None` when there is no answer to be had.
@@ -173,7 +205,7 @@ mod tests {
 
     #[test]
     fn only_a_reading_that_is_certain_changes_what_is_said_of_a_clock() {
-        let mut clock = Clock::new(Clocks::new(Duration::from_secs(1)));
+        let (clocks, node) = (Clocks::new(Duration::from_secs(1)), Node { node: "redis:6379".into() });
         let cases = [
             ((1.0, 0.0), false),
             ((1.5, 0.5), false),
@@ -183,8 +215,7 @@ mod tests {
             ((1.5, 0.25), true),
         ];
         for ((offset, error), is_off) in cases {
-            clock.judge(Reading { offset, error });
-            assert_eq!(clock.is_off, is_off, "{offset} s");
+            assert_eq!(clocks.judge(&node, Reading { offset, error }), is_off, "{offset} s");
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::clock::{Clock, Clocks};
+use super::clock::Clocks;
 use super::sentinel::Server;
 use crate::store::NotReady;
 
@@ -56,7 +56,7 @@ impl Link {
     /// A link that connects in the background, and again whenever it is lost. Needs a running tokio runtime.
     pub(super) fn open(server: Server, clocks: &Clocks) -> Self {
         let line = Arc::new(Line { state: watch::Sender::new(State::Starting), broken: Notify::new() });
-        let keeper = tokio::spawn(Arc::clone(&line).keep(server, Clock::new(clocks.clone())));
+        let keeper = tokio::spawn(Arc::clone(&line).keep(server, clocks.clone()));
         Self { line, keeper }
     }
 
@@ -104,7 +104,7 @@ impl Drop for Link {
 
 impl Line {
     /// Keeps a connection for ever, or until it is dropped.
-    async fn keep(self: Arc<Self>, server: Server, mut clock: Clock) {
+    async fn keep(self: Arc<Self>, server: Server, clocks: Clocks) {
         let name = server.name();
         let mut pause = FIRST_PAUSE;
         loop {
@@ -112,7 +112,7 @@ impl Line {
                 Ok((at, connection)) => {
                     info!(name, address = %at.addr(), "connected to redis");
                     pause = FIRST_PAUSE;
-                    self.use_while_alive(&server, &at, &mut clock, connection).await
+                    self.use_while_alive(&server, &at, &clocks, connection).await
                 }
                 Err(not_ready) => not_ready,
             };
@@ -128,11 +128,10 @@ impl Line {
         &self,
         server: &Server,
         at: &ConnectionInfo,
-        clock: &mut Clock,
+        clocks: &Clocks,
         mut connection: MultiplexedConnection,
     ) -> NotReady {
-        let node = at.addr().to_string();
-        let watch = clock.watch(&node, connection.clone());
+        let watch = clocks.watch(at, connection.clone());
         // Before anybody can use it, and find it broken.
         let broken = self.broken.notified();
         self.state.send_replace(State::Up(connection.clone()));

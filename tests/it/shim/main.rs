@@ -18,6 +18,7 @@ mod race;
 mod redis_access;
 mod redis_clock;
 mod redis_cluster;
+mod redis_failover;
 mod redis_sentinel;
 mod redis_store;
 mod shards;

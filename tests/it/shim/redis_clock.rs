@@ -3,7 +3,6 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lanekeeper_engine::units::micros;
-use lanekeeper_engine::window::{MAX_PER, Window};
 use lanekeeper_engine::wire::{Check, CheckAnswer, DECIDE_PATH, DecideResponse};
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::redis::RedisStore;
@@ -12,7 +11,7 @@ use lanekeeper_tests::shim_process::ShimProcess;
 use reqwest::Client;
 
 use crate::support::{
-    HOUR, PATIENT, Shim, batch, bucket, check, counter, fixed, left, log, rejected, shim_on_redis, sliding,
+    HOUR, PATIENT, Shim, batch, check, every_algorithm, left, metric, rejected, shim_on_redis,
 };
 
 const LIMIT: u32 = 10;
@@ -28,36 +27,22 @@ impl Caller {
         Self { url: format!("http://{}", shim.address()), client: Client::new() }
     }
 
+    fn in_process(shim: &Shim) -> Self {
+        Self { url: shim.url.clone(), client: shim.client.clone() }
+    }
+
     async fn ask(&self, check: Check) -> CheckAnswer {
         let body = serde_json::to_vec(&batch(0, vec![check])).unwrap();
         let answer = self.client.post(format!("{}{DECIDE_PATH}", self.url)).body(body).send().await.unwrap();
         answer.json::<DecideResponse>().await.unwrap().answers.remove(0)
     }
 
-    /// What the metrics say of the clock of the only server: its offset, and by how much that may be wrong, in seconds.
-    async fn clock(&self) -> Option<(f64, f64)> {
-        let metrics =
-            self.client.get(format!("{}/metrics", self.url)).send().await.unwrap().text().await.unwrap();
-        let value = |name: &str| {
-            let line = metrics.lines().find(|line| line.starts_with(name))?;
-            Some(line.rsplit(' ').next().unwrap().parse().unwrap())
-        };
-        Some((
-            value("lanekeeper_shim_redis_clock_offset_seconds{")?,
-            value("lanekeeper_shim_redis_clock_error_seconds{")?,
-        ))
-    }
-
-    async fn until_clock_is_known(&self) -> (f64, f64) {
-        let known = async {
-            loop {
-                match self.clock().await {
-                    Some(clock) => return clock,
-                    None => tokio::time::sleep(Duration::from_millis(5)).await,
-                }
-            }
-        };
-        tokio::time::timeout(PATIENT, known).await.expect("the metrics show the clock")
+    /// What the metrics say of the clock of `redis`: its offset, and by how much that may be wrong, in seconds.
+    async fn clock_of(&self, redis: &Redis) -> (f64, f64) {
+        let node = redis.url().replace("redis+unix://", "");
+        let value = async |name| metric(&self.client, &self.url, &format!("{name}{{node=\"{node}\"}}")).await;
+        let offset = value("lanekeeper_shim_redis_clock_offset_seconds").await;
+        (offset, value("lanekeeper_shim_redis_clock_error_seconds").await)
     }
 }
 
@@ -77,23 +62,19 @@ async fn shows_how_far_the_clock_of_redis_is_from_its_own() {
         (Redis::start_shifted("-1h").unwrap(), -1.0),
     ] {
         let shim = Shim::start(App::new(RedisStore::open(&redis.url(), PATIENT).unwrap())).await;
-        let caller = Caller { url: shim.url.clone(), client: shim.client.clone() };
-        is_off_by_hours(caller.until_clock_is_known().await, hours);
-        let metrics = shim.get("/metrics").await.text().await.unwrap();
-        let node = redis.url().replace("redis+unix://", "");
-        let series = format!("lanekeeper_shim_redis_clock_offset_seconds{{node=\"{node}\"}} ");
-        assert!(metrics.contains(&series), "{metrics}");
+        let caller = Caller::in_process(&shim);
+        is_off_by_hours(caller.clock_of(&redis).await, hours);
     }
 }
 
 #[tokio::test]
 async fn shows_nothing_of_the_clock_of_a_redis_that_is_away() {
     let (shim, mut redis) = shim_on_redis().await;
-    let caller = Caller { url: shim.url.clone(), client: shim.client.clone() };
-    caller.until_clock_is_known().await;
+    let caller = Caller::in_process(&shim);
+    caller.clock_of(&redis).await;
     redis.kill();
     let forgotten = async {
-        while caller.clock().await.is_some() {
+        while shim.get("/metrics").await.text().await.unwrap().contains("_clock_offset_seconds{") {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -105,7 +86,7 @@ async fn a_shim_eight_hours_behind_says_so_once() {
     let mut redis = Redis::start().unwrap();
     let shim = ShimProcess::start_shifted(&redis.url(), "-8h").unwrap();
     let caller = Caller::of(&shim);
-    is_off_by_hours(caller.until_clock_is_known().await, 8.0);
+    is_off_by_hours(caller.clock_of(&redis).await, 8.0);
     redis.start_again().unwrap();
     let down = async {
         while !shim.log().iter().any(|line| line.contains("cannot work with redis")) {
@@ -113,22 +94,11 @@ async fn a_shim_eight_hours_behind_says_so_once() {
         }
     };
     tokio::time::timeout(PATIENT, down).await.expect("it notices");
-    is_off_by_hours(caller.until_clock_is_known().await, 8.0);
+    is_off_by_hours(caller.clock_of(&redis).await, 8.0);
     let warnings =
         shim.log().into_iter().filter(|line| line.contains("the clock of redis")).collect::<Vec<_>>();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("offset_seconds=28") && warnings[0].contains("redis.sock"), "{warnings:?}");
-}
-
-/// Windows that do not end within the test, whenever it runs.
-fn every_algorithm() -> [(&'static str, Window); 5] {
-    [
-        ("sliding:{a}", sliding(LIMIT, HOUR)),
-        ("log:{a}", log(LIMIT, HOUR)),
-        ("counter:{a}", counter(LIMIT, MAX_PER)),
-        ("fixed:{a}", fixed(LIMIT, MAX_PER, 0)),
-        ("bucket:{a}", bucket(LIMIT, HOUR, LIMIT)),
-    ]
 }
 
 #[tokio::test]
@@ -140,7 +110,7 @@ async fn a_caller_or_a_redis_eight_hours_off_changes_no_decision() {
             ShimProcess::start_shifted(&redis.url(), "-8h").unwrap(),
         ];
         let callers = shims.each_ref().map(Caller::of);
-        for (key, window) in every_algorithm() {
+        for (key, window) in every_algorithm(LIMIT) {
             let ask = || check(&[(key, 1, std::slice::from_ref(&window))]);
             let mut in_turn = callers.iter().cycle();
             for used in 1..=LIMIT {

@@ -9,6 +9,7 @@ use redis::Value;
 use tempfile::TempDir;
 
 use super::{Redis, program};
+use crate::clock::Shift;
 use crate::port::free_address;
 use crate::process::Process;
 use crate::wait;
@@ -20,7 +21,8 @@ pub const MASTER: &str = "counters";
 pub struct Watched {
     /// The master first, until a failover.
     pub servers: [Redis; 2],
-    addresses: [SocketAddr; 2],
+    /// Where they listen.
+    pub addresses: [SocketAddr; 2],
     address: SocketAddr,
     _folder: TempDir,
     _sentinel: Process,
@@ -29,12 +31,21 @@ pub struct Watched {
 impl Watched {
     /// Starts all three, and waits until the Sentinel knows both servers and the replica is in step.
     pub fn start() -> Result<Self> {
+        Self::start_as(None)
+    }
+
+    /// The same, with a replica whose clock is not the machine's.
+    pub fn start_shifted(replica: Shift) -> Result<Self> {
+        Self::start_as(Some(replica))
+    }
+
+    fn start_as(clock: Option<Shift>) -> Result<Self> {
         let (address, addresses) = (free_address()?, [free_address()?, free_address()?]);
         let listen = |at: &SocketAddr| {
             ["--bind", "127.0.0.1", "--port", &at.port().to_string()].map(str::to_owned).to_vec()
         };
         let [master, replica] = &addresses;
-        let servers = [Redis::start_with(listen(master))?, Redis::start_with(listen(replica))?];
+        let servers = [Redis::start_with(listen(master))?, Redis::start_as(listen(replica), clock)?];
         run(&servers[1], &["REPLICAOF", "127.0.0.1", &master.port().to_string()])?;
         let folder = tempfile::Builder::new().prefix("lanekeeper-sentinel-").tempdir()?;
         let settings = folder.path().join("sentinel.conf");
