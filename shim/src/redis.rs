@@ -9,15 +9,19 @@
 //! | `sentinel` | which server is the master |
 //! | `link` | one connection, and how it comes back |
 //! | `servers` | where a call goes, and which calls were not run |
+//! | `backoff` | when to try to connect again |
 //! | `cluster` | the nodes of a cluster and their slots |
 //! | `clock` | how far the servers' clocks are off, for operators |
+//! | `refusals` | what Redis refuses, for operators |
 //! | `run` | a check whose keys are in several places |
 //! | `script` | the scripts' arguments and answers, and what a Redis user needs for them |
 
 mod address;
+mod backoff;
 mod clock;
 mod cluster;
 mod link;
+mod refusals;
 mod run;
 mod script;
 mod sentinel;
@@ -37,6 +41,7 @@ use self::address::Place;
 pub use self::address::{AddressError, TlsFiles};
 use self::clock::Clocks;
 use self::link::PATIENCE;
+use self::refusals::Refusals;
 use self::run::Run;
 pub use self::script::{ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES};
 use self::script::{GIVE_BACK, GiveBack, RESET, decode_given, give_back_command, reset_command};
@@ -50,8 +55,15 @@ pub const CLOCK_WARNING: Duration = Duration::from_millis(500);
 /// Counts in Redis.
 pub struct RedisStore {
     servers: Arc<Servers>,
-    clocks: Clocks,
+    signs: Signs,
     timeout: Duration,
+}
+
+/// What operators can see of the servers.
+#[derive(Clone)]
+struct Signs {
+    clocks: Clocks,
+    refusals: Refusals,
 }
 
 /// A check that was decided.
@@ -81,8 +93,8 @@ impl RedisStore {
         clock_warning: Duration,
     ) -> Result<Self, AddressError> {
         let place = Place::read(url, tls)?;
-        let clocks = Clocks::new(clock_warning);
-        Ok(Self { servers: Arc::new(Servers::open(place, &clocks)), clocks, timeout })
+        let signs = Signs { clocks: Clocks::new(clock_warning), refusals: Refusals::default() };
+        Ok(Self { servers: Arc::new(Servers::open(place, &signs)), signs, timeout })
     }
 
     /// What [`Store::decide`] does, and when by the store's clock.
@@ -191,6 +203,7 @@ impl Store for RedisStore {
     }
 
     fn show(&self, registry: &mut Registry) {
-        self.clocks.show(registry);
+        self.signs.clocks.show(registry);
+        self.signs.refusals.show(registry);
     }
 }

@@ -40,11 +40,13 @@ pub struct NotReady {
     pub error: StoreError,
     /// What an operator is told, and no secret.
     pub reason: String,
+    /// What the store itself calls it, if it refused. One of few, for metrics.
+    pub code: Option<&'static str>,
 }
 
 impl NotReady {
     pub(crate) fn because(error: StoreError, reason: impl Into<String>) -> Self {
-        Self { error, reason: reason.into() }
+        Self { error, reason: reason.into(), code: None }
     }
 }
 
