@@ -62,9 +62,12 @@ impl Redis {
         Ok(redis)
     }
 
-    /// Its address.
+    /// Its address, with the password that it asks for, if any.
     pub fn url(&self) -> String {
-        format!("redis+unix://{}", self.socket().display())
+        let asks = self.settings.iter().position(|setting| setting == "--requirepass");
+        let password =
+            asks.and_then(|at| self.settings.get(at + 1)).map(|password| format!("?pass={password}"));
+        format!("redis+unix://{}{}", self.socket().display(), password.unwrap_or_default())
     }
 
     /// A connection, to look at what is stored.

@@ -8,9 +8,10 @@ use std::time::Duration;
 use lanekeeper_engine::window::Window;
 use lanekeeper_engine::wire::{Check, CheckAnswer, StoreError};
 use lanekeeper_shim::app::App;
-use lanekeeper_shim::redis::{ACL_RULES, CLUSTER_ACL_RULES, RedisStore};
+use lanekeeper_shim::redis::{ACL_RULES, CLUSTER_ACL_RULES, RedisStore, TlsFiles};
 use lanekeeper_shim::store::Store;
 use lanekeeper_tests::redis::cluster::{Cluster, Node};
+use lanekeeper_tests::redis::tls::Ca;
 use tokio::task::JoinSet;
 
 use crate::support::{HOUR, PATIENT, SECOND, Shim, allowed, bucket, check, left, rejected, sliding};
@@ -228,6 +229,23 @@ async fn needs_no_more_of_its_user_than_it_says() {
     let (from, source, slot) = node_of(&cluster, "new:{a}");
     cluster.begin_move(slot, source, &cluster.nodes[(from + 1) % 3]).unwrap();
     assert_eq!(left(&shim.ask(check(&[("new:{a}", 1, &windows)])).await), [[0, 0]], "it may say ASKING");
+}
+
+#[tokio::test]
+async fn counts_on_every_node_of_a_cluster_that_talks_nothing_but_tls() {
+    let ca = Ca::new().unwrap();
+    let cluster = Cluster::start_tls(&ca).unwrap();
+    let files = TlsFiles { ca: Some(ca.file()), client: Some(ca.sign("shim").unwrap()) };
+    let store = RedisStore::open_with(&cluster.url(), &files, PATIENT, SECOND).unwrap();
+    let shim = Shim::start(App::new(store)).await;
+    shim.until_ready().await;
+    let windows = [sliding(2, HOUR)];
+    assert_eq!(left(&shim.ask(check(&[(KEYS[1], 2, &windows)])).await), [[0]]);
+    rejected(&shim.ask(three(1, &windows)).await);
+    for (key, used) in KEYS.iter().zip([0, 2, 0]) {
+        let hash = hash(&cluster, key);
+        assert_eq!(hash.get("s3600000:n").copied().unwrap_or_default(), used, "{key}");
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use lanekeeper_shim::app::App;
 use lanekeeper_shim::redis::{RedisStore, Taken};
 use lanekeeper_shim::store::Store;
 use lanekeeper_tests::redis::Redis;
-use lanekeeper_tests::redis::sentinel::Watched;
+use lanekeeper_tests::redis::sentinel::{Setup, Watched};
 
 use crate::support::{HOUR, MINUTE, PATIENT, Shim, check, every_algorithm, left, rejected, sliding};
 
@@ -50,7 +50,7 @@ impl Model<'_> {
 
 #[tokio::test]
 async fn a_master_an_hour_behind_holds_time_still_for_those_it_took_over() {
-    let mut watched = Watched::start_shifted("-1h").unwrap();
+    let mut watched = Watched::start_as(&Setup { replica_clock: Some("-1h"), ..Setup::default() }).unwrap();
     let store = RedisStore::open(&watched.url(), PATIENT).unwrap();
     until_ready(&store).await;
     let windows = every_algorithm(LIMIT);
@@ -94,7 +94,7 @@ async fn a_master_an_hour_behind_holds_time_still_for_those_it_took_over() {
 
 #[tokio::test]
 async fn a_master_an_hour_ahead_lets_windows_pass_early_and_was_seen_before() {
-    let mut watched = Watched::start_shifted("+1h").unwrap();
+    let mut watched = Watched::start_as(&Setup { replica_clock: Some("+1h"), ..Setup::default() }).unwrap();
     let shim = Shim::start(App::new(RedisStore::open(&watched.url(), PATIENT).unwrap())).await;
     shim.until_ready().await;
     let replica = watched.addresses[1];
