@@ -12,6 +12,7 @@
 //! | `backoff` | when to try to connect again |
 //! | `cluster` | the nodes of a cluster and their slots |
 //! | `clock` | how far the servers' clocks are off, for operators |
+//! | `permissions` | whether the user may run what the scripts run |
 //! | `refusals` | what Redis refuses, for operators |
 //! | `run` | a check whose keys are in several places |
 //! | `script` | the scripts' arguments and answers, and what a Redis user needs for them |
@@ -21,6 +22,7 @@ mod backoff;
 mod clock;
 mod cluster;
 mod link;
+mod permissions;
 mod refusals;
 mod run;
 mod script;

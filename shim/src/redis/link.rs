@@ -16,8 +16,8 @@ use tracing::{debug, info, warn};
 
 use super::Signs;
 use super::backoff::Backoff;
-use super::refusals;
 use super::sentinel::Server;
+use super::{permissions, refusals};
 use crate::store::NotReady;
 
 /// How long an attempt to connect, or a sign of life, may take. Longer than a batch may: a slow answer is no
@@ -163,6 +163,7 @@ async fn reach(server: &Server) -> Result<(ConnectionInfo, MultiplexedConnection
     let at = server.find().await?;
     let mut connection = connect(&at).await?;
     server.check(&mut connection).await?;
+    permissions::check(&mut connection).await?;
     Ok((at, connection))
 }
 

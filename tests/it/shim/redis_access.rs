@@ -113,17 +113,33 @@ async fn needs_no_more_of_its_user_than_it_says() {
 #[tokio::test]
 async fn says_that_a_permission_is_missing() {
     let redis = Redis::start().unwrap();
-    run(
-        &redis,
-        &["ACL", "SETUSER", "lanekeeper", "on", ">secret", "~*", "+ping", "+evalsha", "+script|load"],
-    );
+    let commands = ["time", "hmget", "hget", "hset", "hincrby", "hkeys", "hdel", "pexpireat"];
+    for command in commands {
+        run(&redis, &["ACL", "SETUSER", command, "on", ">secret", "~*", "+@all", &format!("-{command}")]);
+        let url = format!("{}?user={command}&pass=secret", redis.url());
+        let shim = shim_at(&url, &TlsFiles::default()).await;
+        assert_eq!(not_ready(&shim).await, format!("redis does not let its user run {command}: see --help"));
+        assert_eq!(asks_one(&shim).await, CheckAnswer::Failed { error: StoreError::Refused });
+        assert_eq!(run(&redis, &["DBSIZE"]), Value::Int(0), "nothing is charged in part without {command}");
+    }
+    let user = ["ACL", "SETUSER", "lanekeeper", "on", ">secret", "~*", "+ping", "+evalsha", "+script|load"];
+    run(&redis, &user);
     let shim = shim_at(&format!("{}?user=lanekeeper&pass=secret", redis.url()), &TlsFiles::default()).await;
-    shim.until_ready().await;
-    assert_eq!(asks_one(&shim).await, CheckAnswer::Failed { error: StoreError::Refused });
+    let reason = not_ready(&shim).await;
+    assert!(reason.contains(&commands.join(", ")), "{reason}");
     run(&redis, &["ACL", "SETUSER", "lanekeeper", "-ping"]);
     let shim = shim_at(&format!("{}?user=lanekeeper&pass=secret", redis.url()), &TlsFiles::default()).await;
     let reason = not_ready(&shim).await;
     assert!(reason.starts_with("redis refused: ") && reason.contains("ping"), "{reason}");
+}
+
+#[tokio::test]
+async fn counts_for_a_user_that_has_keys_of_its_own_only() {
+    let redis = Redis::start().unwrap();
+    run(&redis, &["ACL", "SETUSER", "lanekeeper", "on", ">secret", "~k:*", "+@all"]);
+    let shim = shim_at(&format!("{}?user=lanekeeper&pass=secret", redis.url()), &TlsFiles::default()).await;
+    shim.until_ready().await;
+    assert_eq!(left(&asks_one(&shim).await), [[9]]);
 }
 
 #[tokio::test]
