@@ -1,4 +1,4 @@
-//! A private Redis: a real `redis-server` of a test's own, in a folder of its own.
+//! A private Redis or Valkey: a real server of a test's own, in a folder of its own.
 //!
 //! It listens on a Unix socket, so that no port is taken, it keeps its address over a restart, and nothing
 //! outside of the folder can reach it. It ends with the test, whatever becomes of the test.
@@ -12,7 +12,7 @@ pub mod tls;
 
 use std::env;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -27,11 +27,22 @@ use crate::clock::{self, Leftovers, Shift};
 /// The server to run, if not the one on the path.
 pub const SERVER_ENV: &str = "LANEKEEPER_REDIS_SERVER";
 
+/// The Valkey to run, if not the one on the path.
+pub const VALKEY_ENV: &str = "LANEKEEPER_VALKEY_SERVER";
+
 /// How long a server may take to start. Far longer than it does, so that a busy machine fails no test.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
-/// A running Redis.
+/// A server that is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("no {}: run `cargo xtask test`, which fetches it", .program.display())]
+struct Missing {
+    program: OsString,
+}
+
+/// A running Redis or Valkey.
 pub struct Redis {
+    program: OsString,
     folder: TempDir,
     settings: Vec<String>,
     clock: Option<Shift>,
@@ -50,14 +61,34 @@ impl Redis {
         Self::start_as(Vec::new(), Some(clock))
     }
 
+    /// Starts an empty Valkey, and waits until it answers. None where no [`VALKEY_ENV`] is set and none is on the
+    /// path, since not every machine can have one; whoever asked then leaves its test out.
+    pub fn start_valkey() -> anyhow::Result<Option<Self>> {
+        let named = env::var_os(VALKEY_ENV);
+        let is_named = named.is_some();
+        match Self::start_program(named.unwrap_or_else(|| "valkey-server".into()), Vec::new(), None) {
+            Ok(valkey) => Ok(Some(valkey)),
+            Err(error) if error.is::<Missing>() && !is_named => {
+                // Past the capture of a test's output: a test that did not run must not look as if it had.
+                writeln!(io::stderr(), "skipped: {error}, or set {VALKEY_ENV}")?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Starts an empty one with settings beyond the usual, as on its command line.
     fn start_with(settings: Vec<String>) -> anyhow::Result<Self> {
         Self::start_as(settings, None)
     }
 
     fn start_as(settings: Vec<String>, clock: Option<Shift>) -> anyhow::Result<Self> {
+        Self::start_program(program(), settings, clock)
+    }
+
+    fn start_program(program: OsString, settings: Vec<String>, clock: Option<Shift>) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("lanekeeper-redis-").tempdir()?;
-        let mut redis = Self { folder, settings, clock, server: None, leftovers: None };
+        let mut redis = Self { program, folder, settings, clock, server: None, leftovers: None };
         redis.start_again()?;
         Ok(redis)
     }
@@ -88,8 +119,7 @@ impl Redis {
     /// Starts it at its address again, empty.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         self.kill();
-        let program = program();
-        let mut command = Command::new(&program);
+        let mut command = Command::new(&self.program);
         command
             .args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no"])
             .arg("--unixsocket")
@@ -108,9 +138,11 @@ impl Redis {
                 self.server = Some(server);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                bail!("no redis-server: run `cargo xtask test`, which installs it")
+                return Err(Missing { program: self.program.clone() }.into());
             }
-            Err(error) => return Err(error).with_context(|| format!("cannot run {}", program.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot run {}", self.program.display()));
+            }
         }
         self.wait_until_it_answers()?;
         self.clock.map_or(Ok(()), |_| self.has_another_clock())
@@ -145,10 +177,10 @@ impl Redis {
             let answer = self.connect().and_then(|mut connection| redis::cmd("PING").exec(&mut connection));
             let Err(error) = answer else { return Ok(()) };
             if let Some(status) = self.server.as_mut().map(Child::try_wait).transpose()?.flatten() {
-                bail!("redis-server ended: {status}");
+                bail!("{} ended: {status}", self.program.display());
             }
             if began.elapsed() > STARTS_WITHIN {
-                return Err(error).context("redis-server does not answer");
+                return Err(error).with_context(|| format!("{} does not answer", self.program.display()));
             }
             thread::sleep(Duration::from_millis(5));
         }

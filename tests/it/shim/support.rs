@@ -107,9 +107,19 @@ pub(crate) async fn metric(client: &Client, url: &str, series: &str) -> f64 {
 /// A shim in front of a Redis of its own, and ready.
 pub(crate) async fn shim_on_redis() -> (Shim, Redis) {
     let redis = Redis::start().unwrap();
+    (shim_on(&redis).await, redis)
+}
+
+/// A shim in front of a Valkey of its own, and ready; none where there is no Valkey.
+pub(crate) async fn shim_on_valkey() -> Option<(Shim, Redis)> {
+    let valkey = Redis::start_valkey().unwrap()?;
+    Some((shim_on(&valkey).await, valkey))
+}
+
+async fn shim_on(redis: &Redis) -> Shim {
     let shim = Shim::start(App::new(RedisStore::open(&redis.url(), PATIENT).unwrap())).await;
     shim.until_ready().await;
-    (shim, redis)
+    shim
 }
 
 /// A shim in front of a Redis Cluster of its own, and ready.
