@@ -14,6 +14,7 @@ mod http;
 mod limits;
 mod memory;
 mod openapi;
+mod peers;
 mod race;
 mod redis_access;
 mod redis_answers;
