@@ -21,8 +21,11 @@ fn six_per(source: Value) -> Value {
     })
 }
 
-/// A source, and two clients that it tells apart: address, header, value.
-fn clients() -> [(Value, [(&'static str, &'static str, &'static str); 2]); 5] {
+/// A client: its address, and the name and value of a header.
+type Client = (&'static str, &'static str, &'static str);
+
+/// A source, and two clients that it tells apart.
+fn clients() -> [(Value, [Client; 2]); 5] {
     [
         (json!("ip"), [("192.0.2.1", "x-any", "1"), ("192.0.2.2", "x-any", "1")]),
         (json!("host"), [("192.0.2.1", ":authority", "one.test"), ("192.0.2.1", ":authority", "two.test")]),
@@ -53,9 +56,8 @@ async fn blocks_the_seventh_request_of_each_address_host_path_header_and_credent
 async fn what_is_blocked_for_one_is_open_to_another(on: Backend) {
     for (source, [one, other]) in clients() {
         let house = House::open_with(on.clone(), six_per(source.clone())).await;
-        let send = async |(client, name, value): (&str, &str, &str)| {
-            house.send_from(client, &[(name, value)]).await.status
-        };
+        let send =
+            async |(client, name, value): Client| house.send_from(client, &[(name, value)]).await.status;
         for _ in 0..6 {
             assert_eq!(send(one).await, 200, "{source}");
         }
