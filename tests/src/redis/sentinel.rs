@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use redis::Value;
 use tempfile::TempDir;
 
@@ -99,11 +99,11 @@ impl Watched {
         redis::Client::open(format!("redis+unix://{}", socket.display()))?.get_connection()
     }
 
-    /// Waits until the replica has all that the master has.
+    /// Waits until the replica has all that the master has now. Not by WAIT, which waits for what was written on its
+    /// own connection.
     pub fn settle(&self) -> Result<()> {
-        let [master, _] = &self.servers;
-        // Waits for one replica, and at most as many milliseconds.
-        let in_step = || Ok((run(master, &["WAIT", "1", "1000"])? == Value::Int(1)).then_some(()));
+        let written = offset(&run(&self.servers[0], &["ROLE"])?).context("a master has an offset")?;
+        let in_step = || Ok((offset(&run(&self.servers[1], &["ROLE"])?) >= Some(written)).then_some(()));
         wait::until("a replica in step", in_step)
     }
 
@@ -137,6 +137,16 @@ impl Setup<'_> {
         let Some(ca) = self.ca else { return Ok(vec!["--port".to_owned(), at.port().to_string()]) };
         let tls = ["--port", "0", "--tls-replication", "yes"].map(str::to_owned).to_vec();
         Ok([tls, ca.settings("127.0.0.1", at)?].concat())
+    }
+}
+
+/// How far a server is in what its master has written, as it says to ROLE.
+fn offset(role: &Value) -> Option<i64> {
+    let Value::Array(words) = role else { return None };
+    match (words.get(1), words.get(4)) {
+        (Some(Value::Int(of_master)), _) => Some(*of_master),
+        (_, Some(Value::Int(of_replica))) => Some(*of_replica),
+        _ => None,
     }
 }
 
