@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use lanekeeper_engine::wire::{
+    Check, CheckAnswer, KeyCheck, KeyReturn, RETURN_PATH, ReturnResponse, Returned, VERSION,
+};
 use serde_json::{Value, json};
 
 use super::house::{ALGORITHMS, Backend, House, LONG, Said, of_every_algorithm, per_user, refused, took};
+use crate::support::batch;
 
 on_every_backend! {
     two_hits_leave_one_and_nothing_and_a_third_is_over,
@@ -12,6 +16,9 @@ on_every_backend! {
     a_limit_that_falls_and_rises_keeps_what_is_used,
     large_limits_are_counted_to_the_token,
     a_look_at_what_is_left_takes_nothing,
+    what_is_given_back_is_there_again_and_never_more_than_the_limit,
+    who_takes_what_there_is_drains_it_and_nobody_else_gets_any,
+    a_reset_makes_a_user_as_if_never_seen,
 }
 
 // TestOverTheLimit
@@ -76,6 +83,61 @@ async fn a_look_at_what_is_left_takes_nothing(on: Backend) {
         assert_eq!(house.look(algorithm, "u", 9).await, took(9), "{algorithm}");
         assert_eq!(house.take(algorithm, "u", 9).await, took(0), "{algorithm}");
         assert_eq!(house.look(algorithm, "u", 1).await, refused(0), "{algorithm}");
+    }
+}
+
+// TestTokenBucketNegativeHits, TestLeakyBucketNegativeHits: theirs may leave more than the limit, ours may not
+async fn what_is_given_back_is_there_again_and_never_more_than_the_limit(on: Backend) {
+    let house = House::open(on, of_every_algorithm(10)).await;
+    for algorithm in ALGORITHMS {
+        let (key, windows) = house.key(algorithm, "u");
+        let charge = Check { keys: vec![KeyCheck::take(&key, 5, windows.clone())] };
+        let answer = house.shim.decide(&batch(10_000, vec![charge])).await.remove(0);
+        let CheckAnswer::Allowed { keys } = answer else { panic!("{algorithm}: {answer:?}") };
+        assert_eq!(house.look(algorithm, "u", 1).await, took(5), "{algorithm}");
+
+        let dated_us = keys[0].at_us + 10_000_000;
+        for (id, tokens, left) in [(1, 2, 7), (1, 2, 7), (2, 3, 10), (3, 4, 10)] {
+            let (key, windows) = (key.clone(), windows.clone());
+            let given = KeyReturn { key, shards: 1, shard: 0, tokens, dated_us, id, windows };
+            let body = json!({"version": VERSION, "returns": [given]});
+            let response: ReturnResponse = house.shim.post_to(RETURN_PATH, &body).await.json().await.unwrap();
+            assert!(matches!(response.returned[..], [Returned::Tokens(_)]), "{algorithm}: {response:?}");
+            assert_eq!(house.look(algorithm, "u", 1).await, took(left), "{algorithm}: {id}");
+        }
+    }
+}
+
+// TestDrainOverLimit: peek, take one, ask for more than there is and drain it, peek
+async fn who_takes_what_there_is_drains_it_and_nobody_else_gets_any(on: Backend) {
+    let house = House::open(on, of_every_algorithm(10)).await;
+    for algorithm in ALGORITHMS {
+        assert_eq!(house.look(algorithm, "u", 1).await, took(10), "{algorithm}");
+        assert_eq!(house.take(algorithm, "u", 1).await, took(9), "{algorithm}");
+        for granted in [9, 0] {
+            let body = json!({"subjects": {"user": "u"}, "cost": 10, "at_least": 1});
+            let response = house.shim.post_to(&format!("/v1/limits/{algorithm}/allow"), &body).await;
+            let verdict: Value = response.json().await.unwrap();
+            let key = &verdict["keys"]["user"];
+            assert_eq!((&verdict["allowed"], &key["granted"]), (&json!(granted > 0), &json!(granted)));
+            assert_eq!(key["windows"][0]["remaining"], 0, "{algorithm}");
+        }
+        assert_eq!(house.look(algorithm, "u", 1).await, refused(0), "{algorithm}");
+    }
+}
+
+// TestResetRemaining
+async fn a_reset_makes_a_user_as_if_never_seen(on: Backend) {
+    let house = House::open(on, of_every_algorithm(100)).await;
+    for algorithm in ALGORITHMS {
+        for user in ["u", "v"] {
+            assert_eq!(house.take(algorithm, user, 1).await, took(99), "{algorithm}");
+            assert_eq!(house.take(algorithm, user, 1).await, took(98), "{algorithm}");
+        }
+        house.reset(algorithm, "u").await;
+        assert_eq!(house.look(algorithm, "u", 100).await, took(100), "{algorithm}");
+        assert_eq!(house.take(algorithm, "u", 1).await, took(99), "{algorithm}");
+        assert_eq!(house.take(algorithm, "v", 1).await, took(97), "{algorithm}");
     }
 }
 

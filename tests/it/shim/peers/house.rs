@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use lanekeeper_engine::headers::Headers;
+use lanekeeper_engine::policy::LimitVerdict;
 use lanekeeper_engine::request::{Facts, Judge, Request, Step};
 use lanekeeper_engine::units::{Timestamp, micros};
+use lanekeeper_engine::window::Window;
 use lanekeeper_engine::wire::Check;
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::memory::MemoryStore;
@@ -28,6 +30,9 @@ pub(crate) const ALGORITHMS: [&str; 5] =
 
 /// So long that no window of the calendar ends, and no token comes back, while a test runs.
 pub(crate) const LONG: &str = "366d";
+
+/// What those bear who may reset a subject.
+const OPERATOR: &str = "operator";
 
 /// What counts.
 #[derive(Clone)]
@@ -84,7 +89,8 @@ impl Backend {
             Self::Redis(redis) => App::new(RedisStore::open(&redis.url(), PATIENT).unwrap()),
             Self::Cluster(cluster) => App::new(RedisStore::open(&cluster.url(), PATIENT).unwrap()),
         };
-        let shim = Shim::start(app.with_policy(Arc::clone(policy))).await;
+        let app = app.with_admin_token(OPERATOR).with_policy(Arc::clone(policy));
+        let shim = Shim::start(app).await;
         shim.until_ready().await;
         Arc::new(shim)
     }
@@ -204,6 +210,22 @@ impl House {
 
     pub(crate) async fn ask(&self, limit: &str, action: &str, user: &str, cost: u32) -> Response {
         ask(&self.shim, limit, action, user, cost).await
+    }
+
+    /// Has a limit forget a user.
+    pub(crate) async fn reset(&self, limit: &str, user: &str) {
+        let url = format!("{}/v1/limits/{limit}/reset", self.shim.url);
+        let body = json!({"subjects": {"user": user}}).to_string();
+        let response = self.shim.client.post(url).bearer_auth(OPERATOR).body(body).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::NO_CONTENT);
+    }
+
+    /// The key under which a limit counts a user, and its windows, as the filter asks for them.
+    pub(crate) fn key(&self, limit: &str, user: &str) -> (String, Vec<Window>) {
+        let policy = self.policy.policy();
+        let found = policy.lanes[0].limits.iter().find(|known| known.name == limit).unwrap();
+        let LimitVerdict::Count(count) = &found.verdict else { panic!("{limit} turns away") };
+        (format!("{}:{{{user}}}:user", found.key_prefix), count.windows.clone())
     }
 
     /// A request from a client at 192.0.2.1 on the filter's way.

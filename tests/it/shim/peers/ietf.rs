@@ -76,7 +76,7 @@ fn members(field: &str) -> Vec<(String, Vec<(String, i64)>)> {
 }
 
 /// Holds that an answer keeps to the draft's rules.
-fn keeps_to_the_draft(seen: &Seen) {
+fn keeps_the_rules(seen: &Seen) {
     let policies = members(seen.header("ratelimit-policy"));
     for (name, params) in &policies {
         let names: Vec<&str> = params.iter().map(|(name, _)| name.as_str()).collect();
@@ -115,7 +115,7 @@ async fn every_answer_of_every_algorithm_keeps_to_the_rules_of_the_draft() {
         let mut statuses = [0, 0];
         for turn in 0..400_u64 {
             let seen = house.send(&[("x-user", "alice@example.com")]).await;
-            keeps_to_the_draft(&seen);
+            keeps_the_rules(&seen);
             statuses[usize::from(seen.status == 429)] += 1;
             let said = format!("{seen:?}");
             assert!(!said.contains("alice"), "whose quota it is stays unsaid: {said}");
