@@ -12,6 +12,7 @@ pub mod tls;
 
 use std::env;
 use std::ffi::OsString;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -128,7 +129,7 @@ impl Redis {
             .arg(self.folder.path())
             .args(&self.settings)
             .stdin(Stdio::null())
-            .stdout(Stdio::null());
+            .stdout(File::create(self.log())?);
         if let Some(clock) = self.clock {
             clock::shift(&mut command, clock);
         }
@@ -177,13 +178,19 @@ impl Redis {
             let answer = self.connect().and_then(|mut connection| redis::cmd("PING").exec(&mut connection));
             let Err(error) = answer else { return Ok(()) };
             if let Some(status) = self.server.as_mut().map(Child::try_wait).transpose()?.flatten() {
-                bail!("{} ended: {status}", self.program.display());
+                let log = fs::read_to_string(self.log()).unwrap_or_default();
+                bail!("{} ended: {status}\n{log}", self.program.display());
             }
             if began.elapsed() > STARTS_WITHIN {
                 return Err(error).with_context(|| format!("{} does not answer", self.program.display()));
             }
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// What it says, which is of interest only when it does not start.
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
     }
 
     fn socket(&self) -> PathBuf {
