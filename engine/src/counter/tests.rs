@@ -204,4 +204,5 @@ fn a_return_gives_back_once_and_only_while_its_tokens_could_be_spent() {
     }
 }
 
+mod judge;
 mod properties;
