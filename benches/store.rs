@@ -34,10 +34,6 @@ pub const LEAST_OF_CEILING: f64 = 0.7;
 /// What 99 % of the decisions are to stay below at half load, ms.
 pub const MOST_P99_MS: f64 = 2.0;
 
-/// At full load a batch waits for those before it, longer than the shim's 15 ms on a slow machine. What is measured is
-/// how long it takes, so nothing is given up.
-const PATIENT: [&str; 2] = ["--store-timeout", "5s"];
-
 /// How much is asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
@@ -172,7 +168,7 @@ impl Bench {
             }
             Backend::Embedded => "memory".to_owned(),
         };
-        on_core(self.cores.shim, || ShimProcess::start_with(&store, &PATIENT))
+        on_core(self.cores.shim, || ShimProcess::start(&store))
     }
 
     /// Where whoever asks runs.

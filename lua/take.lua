@@ -52,6 +52,11 @@ local function charge(subject)
   end
 end
 
+-- How long something takes by the clock, which may be behind the subject's time; that stands still until it has caught up.
+local function told(subject, us)
+  return us == 0 and 0 or us + subject.seen - now
+end
+
 local subjects, allowed, is_unseen, at = {}, true, false, 3
 for i, key in ipairs(KEYS) do
   local is_taken, cost, at_least = ARGV[at] == 'take', tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
@@ -78,8 +83,8 @@ for _, subject in ipairs(subjects) do
   for _, window in ipairs(subject.windows) do
     local wait = allowed and 0 or window.algorithm.wait(window, subject.seen, subject.at_least)
     table.insert(answer, window.algorithm.remaining(window, subject.seen))
-    table.insert(answer, window.algorithm.reset(window, subject.seen))
-    table.insert(answer, wait)
+    table.insert(answer, told(subject, window.algorithm.reset(window, subject.seen)))
+    table.insert(answer, told(subject, wait))
   end
   if not is_charged and subject.known then
     save(subject)

@@ -50,6 +50,14 @@ pub struct WindowVerdict {
     pub wait: Duration,
 }
 
+impl WindowVerdict {
+    /// What a clock says that is so far behind the subject's time, which stands still until it has caught up.
+    fn as_told(self, behind: Duration) -> Self {
+        let until = |span: Duration| if span.is_zero() { span } else { span + behind };
+        Self { reset: until(self.reset), wait: until(self.wait), ..self }
+    }
+}
+
 /// What is asked of the counters of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ask {
@@ -123,8 +131,10 @@ pub fn decide(charges: &mut [Charge<'_>], buckets: u32, now: Timestamp, spend_wi
             charge.counters.charge(charge.windows, buckets, granted, spend_within);
         }
         let wanted = if allowed { 0 } else { charge.ask.at_least };
-        let windows = charge.counters.verdicts(charge.windows, buckets, wanted);
-        KeyVerdict { granted, at: charge.counters.seen, windows }
+        let at = charge.counters.seen;
+        let behind = at.since(now);
+        let verdicts = charge.counters.verdicts(charge.windows, buckets, wanted).into_iter();
+        KeyVerdict { granted, at, windows: verdicts.map(|verdict| verdict.as_told(behind)).collect() }
     });
     Decision { allowed, keys: keys.collect() }
 }
@@ -201,7 +211,7 @@ impl SubjectCounters {
         }
     }
 
-    /// What each window says now; `wait` is for a request of `cost`. Counters must be settled.
+    /// What each window says at the latest moment seen; `wait` is for a request of `cost`. Counters must be settled.
     pub fn verdicts(&self, windows: &[Window], buckets: u32, cost: u32) -> Vec<WindowVerdict> {
         self.pairs(windows)
             .map(|(window, counter)| WindowVerdict {

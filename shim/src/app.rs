@@ -40,13 +40,9 @@ pub struct App {
 impl App {
     /// A service that anyone may ask.
     pub fn new(store: impl Store) -> Self {
-        Self {
-            store: Sharded::new(store),
-            token: None,
-            admin_token: None,
-            policy: None,
-            metrics: Metrics::new(),
-        }
+        let mut metrics = Metrics::new();
+        metrics.show_store(&store);
+        Self { store: Sharded::new(store), token: None, admin_token: None, policy: None, metrics }
     }
 
     /// A service whose decisions only those may ask for who bear `token`.

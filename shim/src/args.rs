@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::listen::Address;
 use crate::memory::MemoryStore;
 use crate::policy::{PolicyFile, PolicyFileError};
-use crate::redis::{AddressError, RedisStore, TlsFiles};
+use crate::redis::{AddressError, CLOCK_WARNING, RedisStore, TlsFiles};
 
 /// The small service between the Lanekeeper filter and the store that counts.
 ///
@@ -68,6 +68,14 @@ pub struct Args {
     /// How long Redis may take for a batch; keep it below the filter's own `store.timeout`
     #[arg(long, value_name = "DURATION", default_value = "15ms", value_parser = humantime::parse_duration)]
     pub store_timeout: Duration,
+
+    /// From which difference between the clock of Redis and this machine's on to warn; no decision depends on it
+    ///
+    /// Redis decides by its own clock, so no other one matters, until a server with a wrong clock takes over: ahead, it
+    /// lets the windows of known subjects pass early; behind, it holds their time still until it has caught up. The
+    /// metric lanekeeper_shim_redis_clock_offset_seconds has the differences, those of replicas too.
+    #[arg(long, value_name = "DURATION", default_value_t = CLOCK_WARNING.into())]
+    pub clock_warning: humantime::Duration,
 }
 
 const EXAMPLES: &str = "\
@@ -98,7 +106,8 @@ Examples:
 All that its Redis user needs; +select only for another database than 0:
   ACL SETUSER lanekeeper on >PASSWORD ~* \\
     +ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat +unlink
-In a cluster, on every node, also +cluster|slots +asking; with Sentinel also +role.
+In a cluster, on every node, also +cluster|slots +asking; with Sentinel also +role, which also
+leads to the clocks of replicas.
 
 It also serves /healthz (the process lives), /readyz (the store answers), /metrics, and /openapi.json, which
 describes all of it. Logs go to stderr; RUST_LOG=debug says more.";
@@ -141,7 +150,7 @@ impl Args {
             "memory" if tls.ca.is_some() || tls.client.is_some() => return Err(ArgsError::Certificates),
             "memory" => App::new(MemoryStore::new()),
             url if url.starts_with("redis") => {
-                App::new(RedisStore::open_with(url, &tls, self.store_timeout)?)
+                App::new(RedisStore::open_with(url, &tls, self.store_timeout, *self.clock_warning)?)
             }
             _ => return Err(ArgsError::Store),
         };

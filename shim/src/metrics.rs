@@ -1,4 +1,5 @@
-//! What the shim counts about itself. No label ever holds a subject: every series is known at the start.
+//! What the shim counts about itself. No label ever holds a subject: every series is known at the start, or is one
+//! of a server that the store is made of.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::policy::Reloaded;
+use crate::store::Store;
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -76,6 +78,11 @@ impl Metrics {
             metrics.store_errors.get_or_create(&Failed { kind: kind(error) }).inc_by(0);
         }
         Self { registry, ..metrics }
+    }
+
+    /// Shows what `store` knows of itself, too.
+    pub(crate) fn show_store(&mut self, store: &dyn Store) {
+        store.show(&mut self.registry);
     }
 
     /// Shows what became of the policy file, too.

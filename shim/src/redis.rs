@@ -9,13 +9,21 @@
 //! | `sentinel` | which server is the master |
 //! | `link` | one connection, and how it comes back |
 //! | `servers` | where a call goes, and which calls were not run |
+//! | `backoff` | when to try to connect again |
 //! | `cluster` | the nodes of a cluster and their slots |
+//! | `clock` | how far the servers' clocks are off, for operators |
+//! | `permissions` | whether the user may run what the scripts run |
+//! | `refusals` | what Redis refuses, for operators |
 //! | `run` | a check whose keys are in several places |
 //! | `script` | the scripts' arguments and answers, and what a Redis user needs for them |
 
 mod address;
+mod backoff;
+mod clock;
 mod cluster;
 mod link;
+mod permissions;
+mod refusals;
 mod run;
 mod script;
 mod sentinel;
@@ -26,23 +34,38 @@ use std::time::Duration;
 
 use lanekeeper_engine::units::Timestamp;
 use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, Returned, StoreError};
+use prometheus_client::registry::Registry;
 use redis::Value;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use self::address::Place;
 pub use self::address::{AddressError, TlsFiles};
+use self::clock::Clocks;
 use self::link::PATIENCE;
+use self::refusals::Refusals;
 use self::run::Run;
 pub use self::script::{ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES};
 use self::script::{GIVE_BACK, GiveBack, RESET, decode_given, give_back_command, reset_command};
 use self::servers::{Call, Servers};
 use crate::store::{Answering, NotReady, Store};
 
+/// From where on a difference between clocks is worth a warning, if nobody says so: far more than machines whose
+/// clocks are kept are apart.
+pub const CLOCK_WARNING: Duration = Duration::from_millis(500);
+
 /// Counts in Redis.
 pub struct RedisStore {
     servers: Arc<Servers>,
+    signs: Signs,
     timeout: Duration,
+}
+
+/// What operators can see of the servers.
+#[derive(Clone)]
+struct Signs {
+    clocks: Clocks,
+    refusals: Refusals,
 }
 
 /// A check that was decided.
@@ -60,13 +83,20 @@ impl RedisStore {
     /// `redis-sentinel://10.0.0.1:26379,10.0.0.2:26379/mymaster/0`. It connects in the background, so this needs a
     /// running tokio runtime and no running Redis.
     pub fn open(url: &str, timeout: Duration) -> Result<Self, AddressError> {
-        Self::open_with(url, &TlsFiles::default(), timeout)
+        Self::open_with(url, &TlsFiles::default(), timeout, CLOCK_WARNING)
     }
 
-    /// A store as [`open`](Self::open) has it, with certificates of its own for TLS.
-    pub fn open_with(url: &str, tls: &TlsFiles, timeout: Duration) -> Result<Self, AddressError> {
-        let servers = Arc::new(Servers::open(Place::read(url, tls)?));
-        Ok(Self { servers, timeout })
+    /// A store as [`open`](Self::open) has it, with certificates of its own for TLS. It warns of servers whose
+    /// clocks are further than `clock_warning` from this machine's.
+    pub fn open_with(
+        url: &str,
+        tls: &TlsFiles,
+        timeout: Duration,
+        clock_warning: Duration,
+    ) -> Result<Self, AddressError> {
+        let place = Place::read(url, tls)?;
+        let signs = Signs { clocks: Clocks::new(clock_warning), refusals: Refusals::default() };
+        Ok(Self { servers: Arc::new(Servers::open(place, &signs)), signs, timeout })
     }
 
     /// What [`Store::decide`] does, and when by the store's clock.
@@ -172,5 +202,10 @@ impl Store for RedisStore {
 
     fn ready(&self) -> Answering<'_, Result<(), NotReady>> {
         Box::pin(self.servers.ready())
+    }
+
+    fn show(&self, registry: &mut Registry) {
+        self.signs.clocks.show(registry);
+        self.signs.refusals.show(registry);
     }
 }

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, Returned, StoreError};
+use prometheus_client::registry::Registry;
 
 /// What a store is asked for, once it has it.
 pub type Answering<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -26,6 +27,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether the store would answer now.
     fn ready(&self) -> Answering<'_, Result<(), NotReady>>;
+
+    /// Adds what it knows of itself to the metrics.
+    fn show(&self, _registry: &mut Registry) {}
 }
 
 /// Why a store would not answer now.
@@ -36,11 +40,13 @@ pub struct NotReady {
     pub error: StoreError,
     /// What an operator is told, and no secret.
     pub reason: String,
+    /// What the store itself calls it, if it refused. One of few, for metrics.
+    pub code: Option<&'static str>,
 }
 
 impl NotReady {
     pub(crate) fn because(error: StoreError, reason: impl Into<String>) -> Self {
-        Self { error, reason: reason.into() }
+        Self { error, reason: reason.into(), code: None }
     }
 }
 

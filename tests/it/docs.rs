@@ -34,7 +34,7 @@ fn named_paths(text: &str) -> Vec<String> {
 #[test]
 fn every_path_that_the_documents_name_is_there() {
     let mut named = 0;
-    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/algorithms.md"] {
+    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/algorithms.md", PEERS] {
         for path in named_paths(&read(document)) {
             // what is built is not in the repository
             if !path.starts_with("target/") {
@@ -44,6 +44,45 @@ fn every_path_that_the_documents_name_is_there() {
         }
     }
     assert!(named > 20, "only {named} paths were found: the search itself is broken");
+}
+
+/// Which cases of other limiters went where.
+const PEERS: &str = "tests/PEERS.md";
+
+/// The sources below a folder.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let of_entry = |path: PathBuf| if path.is_dir() { sources(&path) } else { vec![path] };
+    entries.flat_map(of_entry).filter(|path| path.extension().is_some_and(|end| end == "rs")).collect()
+}
+
+/// The functions in a source whose names are sentences.
+fn sentences(source: &Path) -> Vec<String> {
+    let text = fs::read_to_string(source).unwrap();
+    let names = text.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
+    names.filter(|name| name.matches('_').count() >= 3).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_test_that_stands_for_a_case_of_a_peer_is_there_and_each_test_of_a_peer_stands_for_one() {
+    let text = read(PEERS);
+    let is_test = |name: &&str| {
+        name.matches('_').count() >= 3 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+    };
+    let named: Vec<&str> = text.split('`').skip(1).step_by(2).filter(is_test).collect();
+    assert!(named.len() > 100, "only {} tests were found: the search itself is broken", named.len());
+    let folders = ["cli", "engine", "plugin", "shim", "tests"];
+    let known: Vec<String> = folders
+        .iter()
+        .flat_map(|folder| sources(&root().join(folder)))
+        .flat_map(|path| sentences(&path))
+        .collect();
+    for name in &named {
+        assert!(known.iter().any(|known| known == name), "{PEERS} names {name}, which is no test");
+    }
+    for name in sources(&root().join("tests/it/shim/peers")).iter().flat_map(|path| sentences(path)) {
+        assert!(named.contains(&name.as_str()), "{name} stands for no case in {PEERS}");
+    }
 }
 
 #[test]

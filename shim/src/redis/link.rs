@@ -3,20 +3,21 @@
 //! One task, rather than each caller that finds the connection broken: while Redis is away a caller hears so at
 //! once, within its patience, and the attempts to come back are few however many callers there are.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lanekeeper_engine::wire::StoreError;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, Pipeline, RedisError, Value};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
+use super::Signs;
+use super::backoff::Backoff;
 use super::sentinel::Server;
+use super::{permissions, refusals};
 use crate::store::NotReady;
 
 /// How long an attempt to connect, or a sign of life, may take. Longer than a batch may: a slow answer is no
@@ -24,10 +25,6 @@ use crate::store::NotReady;
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// How often an idle connection is asked for a sign of life: a peer that vanished says nothing by itself.
 pub(super) const PING_EVERY: Duration = Duration::from_secs(1);
-/// The pause after a failed attempt to connect; it doubles up to the last and loses up to half by chance, so
-/// that many shims do not come back in step.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LAST_PAUSE: Duration = Duration::from_secs(2);
 /// Commands on their way at once. Beyond it callers wait here, where giving up still means that nothing was charged.
 const MOST_IN_FLIGHT: usize = 4096;
 
@@ -39,8 +36,8 @@ pub(super) struct Link {
 
 struct Line {
     state: watch::Sender<State>,
-    /// Told by whoever finds the connection broken.
-    broken: Notify,
+    /// Why the connection is to be given up, told by whoever finds it of no use.
+    broken: watch::Sender<Option<NotReady>>,
 }
 
 #[derive(Clone)]
@@ -53,9 +50,10 @@ enum State {
 
 impl Link {
     /// A link that connects in the background, and again whenever it is lost. Needs a running tokio runtime.
-    pub(super) fn open(server: Server) -> Self {
-        let line = Arc::new(Line { state: watch::Sender::new(State::Starting), broken: Notify::new() });
-        let keeper = tokio::spawn(Arc::clone(&line).keep(server));
+    pub(super) fn open(server: Server, signs: &Signs) -> Self {
+        let line =
+            Arc::new(Line { state: watch::Sender::new(State::Starting), broken: watch::Sender::new(None) });
+        let keeper = tokio::spawn(Arc::clone(&line).keep(server, signs.clone()));
         Self { line, keeper }
     }
 
@@ -69,14 +67,14 @@ impl Link {
         }
         connection.send_packed_commands(&pipeline, 0, pipeline.len()).await.map_err(|error| {
             debug!(%error, "a batch was lost");
-            self.leave();
+            self.leave(NotReady::because(StoreError::Unreachable, "the connection to redis broke"));
             if error.is_timeout() { StoreError::Timeout } else { StoreError::Unreachable }
         })
     }
 
     /// Gives the connection up: the next one may lead to a server that does its work.
-    pub(super) fn leave(&self) {
-        self.line.broken.notify_waiters();
+    pub(super) fn leave(&self, why: NotReady) {
+        self.line.broken.send_replace(Some(why));
     }
 
     /// Whether Redis would answer now.
@@ -103,22 +101,27 @@ impl Drop for Link {
 
 impl Line {
     /// Keeps a connection for ever, or until it is dropped.
-    async fn keep(self: Arc<Self>, server: Server) {
+    async fn keep(self: Arc<Self>, server: Server, signs: Signs) {
         let name = server.name();
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new();
         loop {
-            let NotReady { error, reason } = match reach(&server).await {
+            let mut lasted = Duration::ZERO;
+            let NotReady { error, reason, code } = match reach(&server).await {
                 Ok((at, connection)) => {
                     info!(name, address = %at.addr(), "connected to redis");
-                    pause = FIRST_PAUSE;
-                    self.use_while_alive(&server, &at, connection).await
+                    let began = Instant::now();
+                    let ended = self.use_while_alive(&server, &at, &signs, connection).await;
+                    lasted = began.elapsed();
+                    ended
                 }
                 Err(not_ready) => not_ready,
             };
             warn!(name, reason, "cannot work with redis");
             self.state.send_replace(State::Down(error, reason.into()));
-            sleep(pause - pause.mul_f64(chance() / 2.0)).await;
-            pause = (pause * 2).min(LAST_PAUSE);
+            if let Some(code) = code {
+                signs.refusals.count(code);
+            }
+            sleep(backoff.pause(lasted)).await;
         }
     }
 
@@ -127,10 +130,13 @@ impl Line {
         &self,
         server: &Server,
         at: &ConnectionInfo,
+        signs: &Signs,
         mut connection: MultiplexedConnection,
     ) -> NotReady {
+        let watch = signs.clocks.watch(at, connection.clone());
         // Before anybody can use it, and find it broken.
-        let broken = self.broken.notified();
+        self.broken.send_replace(None);
+        let mut broken = self.broken.subscribe();
         self.state.send_replace(State::Up(connection.clone()));
         let ends = async {
             loop {
@@ -144,10 +150,11 @@ impl Line {
             }
         };
         tokio::select! {
-            () = broken => {
-                NotReady::because(StoreError::Unreachable, "the connection to redis broke")
+            why = broken.wait_for(Option::is_some) => {
+                why.ok().and_then(|why| why.clone()).unwrap_or_else(|| StoreError::Unreachable.into())
             }
             not_ready = ends => not_ready,
+            never = watch => match never {},
         }
     }
 }
@@ -156,6 +163,7 @@ async fn reach(server: &Server) -> Result<(ConnectionInfo, MultiplexedConnection
     let at = server.find().await?;
     let mut connection = connect(&at).await?;
     server.check(&mut connection).await?;
+    permissions::check(&mut connection).await?;
     Ok((at, connection))
 }
 
@@ -186,18 +194,15 @@ async fn ping(connection: &mut MultiplexedConnection) -> Result<(), NotReady> {
 }
 
 pub(super) fn not_connected(error: &RedisError) -> NotReady {
+    let code = Some(refusals::code(error));
     match error.kind() {
         ErrorKind::AuthenticationFailed => {
-            NotReady::because(StoreError::Refused, "redis refused the user or the password")
+            let refused = NotReady::because(StoreError::Refused, "redis refused the user or the password");
+            NotReady { code, ..refused }
         }
         ErrorKind::Server(_) | ErrorKind::Extension => {
-            NotReady::because(StoreError::Refused, format!("redis refused: {error}"))
+            NotReady { code, ..NotReady::because(StoreError::Refused, format!("redis refused: {error}")) }
         }
         _ => NotReady::because(StoreError::Unreachable, format!("redis is unreachable: {error}")),
     }
-}
-
-/// A number from 0 to 1, from the seeds the standard library gives its maps.
-fn chance() -> f64 {
-    f64::from(u32::try_from(RandomState::new().hash_one(0) >> 32).unwrap_or_default()) / f64::from(u32::MAX)
 }

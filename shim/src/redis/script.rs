@@ -8,7 +8,6 @@ use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::{Unit, Window};
 use lanekeeper_engine::wire::{Check, CheckAnswer, KeyAnswer, Operation, StoreError, WindowAnswer};
 use redis::{Cmd, Value};
-use tracing::warn;
 
 use super::Taken;
 
@@ -160,10 +159,7 @@ pub(super) fn decode_given(answer: Value) -> Result<(Timestamp, u32), StoreError
 fn numbers(answer: Value) -> Result<Vec<Value>, StoreError> {
     match answer {
         Value::Array(values) => Ok(values),
-        Value::ServerError(error) => {
-            warn!(%error, "redis refused a script");
-            Err(StoreError::Refused)
-        }
+        Value::ServerError(_) => Err(StoreError::Refused),
         _ => Err(StoreError::Malformed),
     }
 }
@@ -179,10 +175,17 @@ fn read(check: &Check, numbers: &mut dyn Iterator<Item = Value>) -> Option<Resul
     };
     let mut keys = Vec::with_capacity(check.keys.len());
     for key in &check.keys {
-        let (at_us, granted) = (next(numbers)?, next::<u32>(numbers).filter(|granted| *granted <= key.cost)?);
+        let (at_us, granted) = (next(numbers)?, next::<u32>(numbers)?);
+        let may_be_granted = if allowed { key.ask().at_least..=key.cost } else { 0..=0 };
+        if !may_be_granted.contains(&granted) {
+            return None;
+        }
         let mut windows = Vec::with_capacity(key.windows.len());
-        for _ in &key.windows {
+        for window in &key.windows {
             let (remaining, reset_us, wait_us) = (next(numbers)?, next(numbers)?, next(numbers)?);
+            if remaining > window.capacity() {
+                return None;
+            }
             windows.push(WindowAnswer { remaining, reset_us, wait_us });
         }
         keys.push(KeyAnswer { granted, at_us, shard: 0, windows });

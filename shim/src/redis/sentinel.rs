@@ -74,8 +74,9 @@ impl Sentinels {
         for sentinel in &self.sentinels {
             match self.find_from(sentinel).await {
                 Ok(master) => return Ok(master),
-                Err(NotReady { error, reason }) => {
-                    problem = NotReady::because(error, format!("Sentinel {}: {reason}", sentinel.addr()));
+                Err(NotReady { error, reason, code }) => {
+                    let reason = format!("Sentinel {}: {reason}", sentinel.addr());
+                    problem = NotReady { error, reason, code };
                 }
             }
         }

@@ -14,9 +14,11 @@ use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
+use super::Signs;
 use super::address::Place;
 use super::cluster::{self, Cluster};
-use super::link::Link;
+use super::link::{Link, not_connected};
+use super::refusals::Refusals;
 use super::script::Script;
 use crate::store::NotReady;
 
@@ -35,7 +37,12 @@ pub(super) struct Call {
 }
 
 /// What holds the keys.
-pub(super) enum Servers {
+pub(super) struct Servers {
+    place: Held,
+    refusals: Refusals,
+}
+
+enum Held {
     One(Arc<Link>),
     Cluster(Cluster),
 }
@@ -52,26 +59,27 @@ struct Attempt {
 }
 
 impl Servers {
-    pub(super) fn open(place: Place) -> Self {
-        match place {
-            Place::One(server) => Self::One(Arc::new(Link::open(server))),
-            Place::Cluster { manner, seeds } => Self::Cluster(Cluster::open(manner, seeds)),
-        }
+    pub(super) fn open(place: Place, signs: &Signs) -> Self {
+        let place = match place {
+            Place::One(server) => Held::One(Arc::new(Link::open(server, signs))),
+            Place::Cluster { manner, seeds } => Held::Cluster(Cluster::open(manner, seeds, signs)),
+        };
+        Self { place, refusals: signs.refusals.clone() }
     }
 
     /// Whether every server would answer now.
     pub(super) async fn ready(&self) -> Result<(), NotReady> {
-        match self {
-            Self::One(link) => link.ready().await,
-            Self::Cluster(cluster) => cluster.ready().await,
+        match &self.place {
+            Held::One(link) => link.ready().await,
+            Held::Cluster(cluster) => cluster.ready().await,
         }
     }
 
     /// The slot of `key`, where keys in two slots cannot be in one script.
     pub(super) fn slot(&self, key: &str) -> Option<u16> {
-        match self {
-            Self::One(_) => None,
-            Self::Cluster(_) => Some(cluster::slot(key)),
+        match &self.place {
+            Held::One(_) => None,
+            Held::Cluster(_) => Some(cluster::slot(key)),
         }
     }
 
@@ -104,14 +112,19 @@ impl Servers {
             again.sort_by_key(|attempt| attempt.call);
             due = again;
         }
+        for answer in &answers {
+            if let Ok(Value::ServerError(error)) = answer {
+                self.refusals.note(&error.clone().into());
+            }
+        }
         answers
     }
 
     async fn link(&self, slot: Option<u16>) -> Result<Arc<Link>, StoreError> {
-        match (self, slot) {
-            (Self::Cluster(cluster), Some(slot)) => cluster.owner(slot).await,
-            (Self::One(link), _) => Ok(Arc::clone(link)),
-            (Self::Cluster(_), None) => Err(StoreError::Unreachable),
+        match (&self.place, slot) {
+            (Held::Cluster(cluster), Some(slot)) => cluster.owner(slot).await,
+            (Held::One(link), _) => Ok(Arc::clone(link)),
+            (Held::Cluster(_), None) => Err(StoreError::Unreachable),
         }
     }
 
@@ -119,18 +132,18 @@ impl Servers {
     fn detour(&self, attempt: Attempt, error: &RedisError) -> Option<Attempt> {
         let ErrorKind::Server(kind) = error.kind() else { return None };
         let detours = attempt.detours + 1;
-        match (kind, self) {
+        match (kind, &self.place) {
             (ServerErrorKind::NoScript, _) if !attempt.loads => {
                 debug!("redis does not know a script: loading it");
                 Some(Attempt { loads: true, ..attempt })
             }
             (ServerErrorKind::ReadOnly, _) => {
                 // It was run up to its first write. A master that was made a replica stays one.
-                attempt.to.leave();
+                attempt.to.leave(NotReady { code: None, ..not_connected(error) });
                 None
             }
-            (ServerErrorKind::TryAgain, Self::Cluster(_)) => Some(attempt),
-            (ServerErrorKind::Moved | ServerErrorKind::Ask, Self::Cluster(cluster))
+            (ServerErrorKind::TryAgain, Held::Cluster(_)) => Some(attempt),
+            (ServerErrorKind::Moved | ServerErrorKind::Ask, Held::Cluster(cluster))
                 if detours <= MOST_DETOURS =>
             {
                 let (address, slot) = error.redirect_node()?;

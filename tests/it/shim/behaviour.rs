@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     HOUR, MINUTE, SECOND, Shim, allowed, batch, bucket, check, counter, fixed, left, log, rejected,
-    shim_on_cluster, shim_on_redis, sliding,
+    shim_on_cluster, shim_on_redis, shim_on_valkey, sliding,
 };
 
 macro_rules! on_every_backend {
@@ -27,6 +27,15 @@ macro_rules! on_every_backend {
             async fn $case() {
                 let (shim, _redis) = super::shim_on_redis().await;
                 super::$case(shim).await;
+            })*
+        }
+
+        mod valkey {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                if let Some((shim, _valkey)) = super::shim_on_valkey().await {
+                    super::$case(shim).await;
+                }
             })*
         }
 

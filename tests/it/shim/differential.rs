@@ -1,4 +1,4 @@
-//! The script in Redis against the engine's own arithmetic: the same questions at the same moments, and every
+//! The script in Redis and in Valkey against the engine's own arithmetic: the same questions at the same moments, and every
 //! number the same.
 //!
 //! The moments are Redis's own, which the script tells; the windows reach from a millisecond to a year, so that
@@ -117,7 +117,7 @@ fn windows() -> impl Strategy<Value = Vec<Window>> {
     subsequence(all, 1..=6.min(count)).prop_shuffle()
 }
 
-/// A Redis, and a name for each case, so that none meets what another left.
+/// A Redis or a Valkey, and a name for each case, so that none meets what another left.
 struct Side {
     runtime: Runtime,
     store: RedisStore,
@@ -126,8 +126,8 @@ struct Side {
 }
 
 impl Side {
-    fn start() -> Self {
-        let (runtime, redis) = (Runtime::new().unwrap(), Redis::start().unwrap());
+    fn start(redis: Redis) -> Self {
+        let runtime = Runtime::new().unwrap();
         let store = {
             let _runtime = runtime.enter();
             RedisStore::open(&redis.url(), PATIENT).unwrap()
@@ -279,7 +279,17 @@ fn config(cases: u32) -> ProptestConfig {
 
 #[test]
 fn the_script_answers_number_for_number_what_the_engine_answers() {
-    let side = Side::start();
+    agrees_with_the_engine(&Side::start(Redis::start().unwrap()));
+}
+
+#[test]
+fn the_script_in_valkey_answers_number_for_number_what_the_engine_answers() {
+    if let Some(valkey) = Redis::start_valkey().unwrap() {
+        agrees_with_the_engine(&Side::start(valkey));
+    }
+}
+
+fn agrees_with_the_engine(side: &Side) {
     let lists = prop::collection::vec(windows(), KEYS);
     proptest!(config(128), |(steps in steps(), lists in lists)| {
         side.agrees(&steps, |key, _| lists[key].clone(), &mut Engine::default())?;
@@ -288,7 +298,7 @@ fn the_script_answers_number_for_number_what_the_engine_answers() {
 
 #[test]
 fn the_embedded_store_and_redis_agree_also_when_policies_differ() {
-    let side = Side::start();
+    let side = Side::start(Redis::start().unwrap());
     let lists = prop::collection::vec(prop::collection::vec(windows(), 2), KEYS);
     proptest!(config(128), |(steps in steps(), lists in lists)| {
         side.agrees(&steps, |key, list| lists[key][list].clone(), &mut Embedded::new())?;

@@ -11,11 +11,13 @@ use lanekeeper_shim::memory::MemoryStore;
 use lanekeeper_shim::redis::RedisStore;
 use lanekeeper_shim::store::Store;
 use lanekeeper_tests::redis::Redis;
+use lanekeeper_tests::redis::cluster::Cluster;
 use tokio::task::JoinSet;
 
 use super::support::{HOUR, PATIENT, check, sliding};
 
 const CALLERS: usize = 1000;
+const BATCH: usize = 10;
 const LIMIT: u32 = 100;
 const ROUNDS: usize = 100;
 
@@ -25,25 +27,32 @@ fn question(round: usize, operation: Operation) -> Check {
     check
 }
 
-async fn is_allowed(store: &dyn Store, check: Check) -> bool {
-    let answer = store.decide(&[check], Duration::ZERO).await.remove(0);
-    matches!(answer, CheckAnswer::Allowed { .. })
+async fn are_allowed(store: &dyn Store, checks: &[Check]) -> Vec<bool> {
+    let answers = store.decide(checks, Duration::ZERO).await;
+    answers.iter().map(|answer| matches!(answer, CheckAnswer::Allowed { .. })).collect()
 }
 
-/// How many of the callers are admitted.
-async fn admitted(store: &Arc<dyn Store>, round: usize, looks_first: bool) -> usize {
+/// How many of the callers are admitted, who come in batches as those do that wait at one filter.
+async fn admitted(store: &Arc<dyn Store>, round: usize) -> usize {
+    let mut batches = JoinSet::new();
+    for _ in 0..CALLERS / BATCH {
+        let (store, batch) = (Arc::clone(store), vec![question(round, Operation::Take); BATCH]);
+        batches.spawn(async move { are_allowed(store.as_ref(), &batch).await });
+    }
+    batches.join_all().await.concat().into_iter().filter(|admitted| *admitted).count()
+}
+
+/// How many of the callers believe that they are, if each looks first and charges then.
+async fn admitted_by_two_calls(store: &Arc<dyn Store>) -> usize {
     let mut callers = JoinSet::new();
     for _ in 0..CALLERS {
         let store = Arc::clone(store);
         callers.spawn(async move {
-            if !looks_first {
-                return is_allowed(store.as_ref(), question(round, Operation::Take)).await;
-            }
-            let is_admitted = is_allowed(store.as_ref(), question(round, Operation::Peek)).await;
+            let is_admitted = are_allowed(store.as_ref(), &[question(0, Operation::Peek)]).await == [true];
             // others look here
             tokio::task::yield_now().await;
             if is_admitted {
-                is_allowed(store.as_ref(), question(round, Operation::Take)).await;
+                are_allowed(store.as_ref(), &[question(0, Operation::Take)]).await;
             }
             is_admitted
         });
@@ -51,23 +60,27 @@ async fn admitted(store: &Arc<dyn Store>, round: usize, looks_first: bool) -> us
     callers.join_all().await.into_iter().filter(|admitted| *admitted).count()
 }
 
-async fn on_redis() -> (Arc<dyn Store>, Redis) {
-    let redis = Redis::start().unwrap();
-    let store: Arc<dyn Store> = Arc::new(RedisStore::open(&redis.url(), PATIENT).unwrap());
+async fn store_at(url: &str) -> Arc<dyn Store> {
+    let store: Arc<dyn Store> = Arc::new(RedisStore::open(url, PATIENT).unwrap());
     while store.ready().await.is_err() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    (store, redis)
+    store
+}
+
+async fn on_redis() -> (Arc<dyn Store>, Redis) {
+    let redis = Redis::start().unwrap();
+    (store_at(&redis.url()).await, redis)
 }
 
 async fn admits_exactly_the_limit(store: Arc<dyn Store>) {
     for round in 0..ROUNDS {
-        assert_eq!(admitted(&store, round, false).await, LIMIT as usize, "in round {round}");
+        assert_eq!(admitted(&store, round).await, LIMIT as usize, "in round {round}");
     }
 }
 
 async fn admits_too_many(store: Arc<dyn Store>) {
-    let admitted = admitted(&store, 0, true).await;
+    let admitted = admitted_by_two_calls(&store).await;
     assert!(admitted * 10 > LIMIT as usize * 11, "{admitted} were admitted: the race was not shown");
 }
 
@@ -80,6 +93,12 @@ async fn a_thousand_at_once_on_the_embedded_store_are_a_hundred_in_every_round()
 async fn a_thousand_at_once_on_redis_are_a_hundred_in_every_round() {
     let (store, _redis) = on_redis().await;
     admits_exactly_the_limit(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_at_once_on_a_cluster_are_a_hundred_in_every_round() {
+    let cluster = Cluster::start().unwrap();
+    admits_exactly_the_limit(store_at(&cluster.url()).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

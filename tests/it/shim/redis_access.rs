@@ -10,14 +10,14 @@ use lanekeeper_tests::redis::Redis;
 use lanekeeper_tests::redis::tls::{Ca, TlsRedis};
 use redis::Value;
 
-use crate::support::{HOUR, PATIENT, Shim, bucket, check, left, rejected, sliding};
+use crate::support::{HOUR, PATIENT, SECOND, Shim, bucket, check, left, rejected, sliding};
 
 fn run(redis: &Redis, words: &[&str]) -> Value {
     redis::cmd(words[0]).arg(&words[1..]).query(&mut redis.connect().unwrap()).unwrap()
 }
 
 async fn shim_at(url: &str, tls: &TlsFiles) -> Shim {
-    Shim::start(App::new(RedisStore::open_with(url, tls, PATIENT).unwrap())).await
+    Shim::start(App::new(RedisStore::open_with(url, tls, PATIENT, SECOND).unwrap())).await
 }
 
 /// What `/readyz` says of a store that is not ready.
@@ -77,7 +77,7 @@ async fn refuses_files_that_are_no_use() {
     let ca = Ca::new().unwrap();
     let (cert, key) = ca.sign("shim").unwrap();
     let open = |url: &str, ca: Option<PathBuf>, client| {
-        RedisStore::open_with(url, &TlsFiles { ca, client }, PATIENT).err().unwrap()
+        RedisStore::open_with(url, &TlsFiles { ca, client }, PATIENT, SECOND).err().unwrap()
     };
     let tls = "rediss://127.0.0.1";
     let error = open("redis://127.0.0.1", Some(ca.file()), None);
@@ -113,17 +113,33 @@ async fn needs_no_more_of_its_user_than_it_says() {
 #[tokio::test]
 async fn says_that_a_permission_is_missing() {
     let redis = Redis::start().unwrap();
-    run(
-        &redis,
-        &["ACL", "SETUSER", "lanekeeper", "on", ">secret", "~*", "+ping", "+evalsha", "+script|load"],
-    );
+    let commands = ["time", "hmget", "hget", "hset", "hincrby", "hkeys", "hdel", "pexpireat"];
+    for command in commands {
+        run(&redis, &["ACL", "SETUSER", command, "on", ">secret", "~*", "+@all", &format!("-{command}")]);
+        let url = format!("{}?user={command}&pass=secret", redis.url());
+        let shim = shim_at(&url, &TlsFiles::default()).await;
+        assert_eq!(not_ready(&shim).await, format!("redis does not let its user run {command}: see --help"));
+        assert_eq!(asks_one(&shim).await, CheckAnswer::Failed { error: StoreError::Refused });
+        assert_eq!(run(&redis, &["DBSIZE"]), Value::Int(0), "nothing is charged in part without {command}");
+    }
+    let user = ["ACL", "SETUSER", "lanekeeper", "on", ">secret", "~*", "+ping", "+evalsha", "+script|load"];
+    run(&redis, &user);
     let shim = shim_at(&format!("{}?user=lanekeeper&pass=secret", redis.url()), &TlsFiles::default()).await;
-    shim.until_ready().await;
-    assert_eq!(asks_one(&shim).await, CheckAnswer::Failed { error: StoreError::Refused });
+    let reason = not_ready(&shim).await;
+    assert!(reason.contains(&commands.join(", ")), "{reason}");
     run(&redis, &["ACL", "SETUSER", "lanekeeper", "-ping"]);
     let shim = shim_at(&format!("{}?user=lanekeeper&pass=secret", redis.url()), &TlsFiles::default()).await;
     let reason = not_ready(&shim).await;
     assert!(reason.starts_with("redis refused: ") && reason.contains("ping"), "{reason}");
+}
+
+#[tokio::test]
+async fn counts_for_a_user_that_has_keys_of_its_own_only() {
+    let redis = Redis::start().unwrap();
+    run(&redis, &["ACL", "SETUSER", "lanekeeper", "on", ">secret", "~k:*", "+@all"]);
+    let shim = shim_at(&format!("{}?user=lanekeeper&pass=secret", redis.url()), &TlsFiles::default()).await;
+    shim.until_ready().await;
+    assert_eq!(left(&asks_one(&shim).await), [[9]]);
 }
 
 #[tokio::test]

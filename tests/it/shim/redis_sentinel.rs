@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use lanekeeper_engine::wire::{CheckAnswer, StoreError};
 use lanekeeper_shim::app::App;
-use lanekeeper_shim::redis::{ACL_RULES, RedisStore, SENTINEL_ACL_RULES};
+use lanekeeper_shim::redis::{ACL_RULES, RedisStore, SENTINEL_ACL_RULES, TlsFiles};
 use lanekeeper_tests::redis::Redis;
-use lanekeeper_tests::redis::sentinel::Watched;
+use lanekeeper_tests::redis::sentinel::{Setup, Watched};
+use lanekeeper_tests::redis::tls::Ca;
 
-use crate::support::{HOUR, PATIENT, Shim, allowed, check, left, sliding};
+use crate::support::{HOUR, PATIENT, SECOND, Shim, allowed, check, left, sliding};
 
 fn run<T: redis::FromRedisValue>(redis: &Redis, words: &[&str]) -> T {
     redis::cmd(words[0]).arg(&words[1..]).query(&mut redis.connect().unwrap()).unwrap()
@@ -79,6 +80,26 @@ async fn needs_no_more_of_its_user_than_it_says() {
     let shim = shim_at(&url).await;
     assert_eq!(left(&asks_one(&shim).await), [[9]]);
     assert_eq!(run::<u64>(&watched.servers[0], &["EXISTS", "k:{a}"]), 0, "it counts in its own database");
+}
+
+#[tokio::test]
+async fn goes_on_with_the_next_master_through_tls_and_with_a_password() {
+    let ca = Ca::new().unwrap();
+    let setup = Setup { ca: Some(&ca), password: Some("secret"), ..Setup::default() };
+    let mut watched = Watched::start_as(&setup).unwrap();
+    let files = TlsFiles { ca: Some(ca.file()), client: Some(ca.sign("shim").unwrap()) };
+    let open = |url: &str| App::new(RedisStore::open_with(url, &files, PATIENT, SECOND).unwrap());
+    let stranger = Shim::start(open(&watched.url())).await;
+    let reason = stranger.get("/readyz").await.text().await.unwrap();
+    assert!(reason.contains("NOAUTH"), "the master asks for a password: {reason}");
+
+    let shim = Shim::start(open(&watched.url().replace("://", "://:secret@"))).await;
+    shim.until_ready().await;
+    assert_eq!(left(&asks_one(&shim).await), [[9]]);
+    watched.settle().unwrap();
+    watched.servers[0].kill();
+    shim.until_ready().await;
+    assert_eq!(left(&asks_one(&shim).await), [[8]]);
 }
 
 #[tokio::test]

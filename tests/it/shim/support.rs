@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use lanekeeper_engine::window::{Algorithm, Offset, Window};
+use lanekeeper_engine::window::{Algorithm, MAX_PER, Offset, Window};
 use lanekeeper_engine::wire::{
     Check, CheckAnswer, DECIDE_PATH, DecideRequest, DecideResponse, KeyCheck, SHIM_HEADER, VERSION,
     WindowAnswer,
@@ -67,6 +67,11 @@ impl Shim {
         self.decide(&batch(0, vec![check])).await.remove(0)
     }
 
+    /// The value of a series of its metrics, once there is one.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        metric(&self.client, &self.url, series).await
+    }
+
     /// Waits until the store answers.
     pub(crate) async fn until_ready(&self) {
         let ready = async {
@@ -84,12 +89,37 @@ impl Shim {
     }
 }
 
+/// The value of a series of the metrics of the shim at `url`, once there is one.
+pub(crate) async fn metric(client: &Client, url: &str, series: &str) -> f64 {
+    let shown = async {
+        loop {
+            let metrics = client.get(format!("{url}/metrics")).send().await.unwrap().text().await.unwrap();
+            let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+            match value {
+                Some(value) => return value.parse().unwrap(),
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENT, shown).await.unwrap_or_else(|_| panic!("no {series} among the metrics"))
+}
+
 /// A shim in front of a Redis of its own, and ready.
 pub(crate) async fn shim_on_redis() -> (Shim, Redis) {
     let redis = Redis::start().unwrap();
+    (shim_on(&redis).await, redis)
+}
+
+/// A shim in front of a Valkey of its own, and ready; none where there is no Valkey.
+pub(crate) async fn shim_on_valkey() -> Option<(Shim, Redis)> {
+    let valkey = Redis::start_valkey().unwrap()?;
+    Some((shim_on(&valkey).await, valkey))
+}
+
+async fn shim_on(redis: &Redis) -> Shim {
     let shim = Shim::start(App::new(RedisStore::open(&redis.url(), PATIENT).unwrap())).await;
     shim.until_ready().await;
-    (shim, redis)
+    shim
 }
 
 /// A shim in front of a Redis Cluster of its own, and ready.
@@ -129,6 +159,17 @@ pub(crate) fn fixed(limit: u32, per: Duration, minutes: i32) -> Window {
 
 pub(crate) fn bucket(limit: u32, per: Duration, burst: u32) -> Window {
     Window::new(limit, per, Algorithm::TokenBucket { burst: NonZeroU32::new(burst).unwrap() }).unwrap()
+}
+
+/// A key and a window for each algorithm, none of which ends within a test, whenever it runs.
+pub(crate) fn every_algorithm(limit: u32) -> [(&'static str, Window); 5] {
+    [
+        ("sliding:{a}", sliding(limit, HOUR)),
+        ("log:{a}", log(limit, HOUR)),
+        ("counter:{a}", counter(limit, MAX_PER)),
+        ("fixed:{a}", fixed(limit, MAX_PER, 0)),
+        ("bucket:{a}", bucket(limit, HOUR, limit)),
+    ]
 }
 
 /// What each window of each key says, after a check that was allowed.

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use redis::{FromRedisValue, Value};
 
 use super::Redis;
+use super::tls::Ca;
 use crate::port::free_address;
 use crate::wait;
 
@@ -16,6 +17,7 @@ pub const SLOTS: usize = 16_384;
 pub struct Cluster {
     /// The nodes.
     pub nodes: Vec<Node>,
+    scheme: &'static str,
 }
 
 /// A node of a cluster.
@@ -30,7 +32,16 @@ pub struct Node {
 impl Cluster {
     /// Starts an empty one, and waits until all of its nodes agree.
     pub fn start() -> Result<Self> {
-        let nodes = (0..3).map(|_| Node::start()).collect::<Result<Vec<_>>>()?;
+        Self::start_as(None)
+    }
+
+    /// Starts one whose nodes talk TLS, among themselves too, with certificates that `ca` signs.
+    pub fn start_tls(ca: &Ca) -> Result<Self> {
+        Self::start_as(Some(ca))
+    }
+
+    fn start_as(ca: Option<&Ca>) -> Result<Self> {
+        let nodes = (0..3).map(|_| Node::start(ca)).collect::<Result<Vec<_>>>()?;
         let first = nodes.first().context("a cluster has nodes")?;
         for (at, node) in nodes.iter().enumerate() {
             let (from, to) = (at * SLOTS / nodes.len(), (at + 1) * SLOTS / nodes.len() - 1);
@@ -41,7 +52,7 @@ impl Cluster {
             let (port, bus) = (node.address.port().to_string(), node.bus()?);
             first.run::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])?;
         }
-        let cluster = Self { nodes };
+        let cluster = Self { nodes, scheme: if ca.is_some() { "rediss" } else { "redis" } };
         wait::until("a cluster whose nodes agree", || Ok(cluster.agrees()?.then_some(())))?;
         Ok(cluster)
     }
@@ -49,7 +60,7 @@ impl Cluster {
     /// Its address for the shim: two of its nodes.
     pub fn url(&self) -> String {
         let hosts: Vec<String> = self.nodes.iter().take(2).map(|node| node.address.to_string()).collect();
-        format!("redis-cluster://{}", hosts.join(","))
+        format!("{}-cluster://{}", self.scheme, hosts.join(","))
     }
 
     /// Which node has `slot`.
@@ -103,16 +114,24 @@ impl Cluster {
 }
 
 impl Node {
-    fn start() -> Result<Self> {
+    fn start(ca: Option<&Ca>) -> Result<Self> {
         let (address, bus) = (free_address()?, free_address()?);
         let settings = [
             ("--bind", "127.0.0.1".to_owned()),
-            ("--port", address.port().to_string()),
             ("--cluster-port", bus.port().to_string()),
             ("--cluster-enabled", "yes".to_owned()),
             ("--cluster-node-timeout", "2000".to_owned()),
+            if ca.is_some() {
+                ("--tls-cluster", "yes".to_owned())
+            } else {
+                ("--port", address.port().to_string())
+            },
         ];
-        let settings = settings.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
+        let mut settings: Vec<String> =
+            settings.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
+        if let Some(ca) = ca {
+            settings.extend(ca.settings("127.0.0.1", address)?);
+        }
         let redis = Redis::start_with(settings)?;
         let mut node = Self { redis, address, id: String::new() };
         node.id = node.run(&["CLUSTER", "MYID"])?;

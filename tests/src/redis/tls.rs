@@ -48,6 +48,18 @@ impl Ca {
         fs::write(&files.1, key.serialize_pem())?;
         Ok(files)
     }
+
+    /// What a server that listens at `address` as `host` is started with.
+    pub(super) fn settings(&self, host: &str, address: SocketAddr) -> Result<Vec<String>> {
+        let (certificate, key) = self.sign(host)?;
+        let settings = [
+            ("--tls-port", address.port().to_string()),
+            ("--tls-ca-cert-file", self.file().display().to_string()),
+            ("--tls-cert-file", certificate.display().to_string()),
+            ("--tls-key-file", key.display().to_string()),
+        ];
+        Ok(settings.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect())
+    }
 }
 
 /// A Redis that talks TLS with whoever shows a certificate of its CA, and plainly through its socket.
@@ -80,18 +92,9 @@ impl TlsRedis {
 
     fn start_with(ca: &Ca, host: &str, more: &[(&str, &str)]) -> Result<Self> {
         let address = free_address()?;
-        let (certificate, key) = ca.sign(host)?;
-        let (port, ca) = (address.port().to_string(), ca.file());
-        let settings = [
-            ("--bind", "127.0.0.1".to_owned()),
-            ("--tls-port", port),
-            ("--tls-ca-cert-file", ca.display().to_string()),
-            ("--tls-cert-file", certificate.display().to_string()),
-            ("--tls-key-file", key.display().to_string()),
-        ];
-        let more = more.iter().map(|(name, value)| (*name, (*value).to_owned()));
-        let settings = settings.into_iter().chain(more);
-        let settings = settings.flat_map(|(name, value)| [name.to_owned(), value]).collect();
+        let more = more.iter().flat_map(|(name, value)| [(*name).to_owned(), (*value).to_owned()]);
+        let bind = ["--bind".to_owned(), "127.0.0.1".to_owned()];
+        let settings = bind.into_iter().chain(ca.settings(host, address)?).chain(more).collect();
         Ok(Self { redis: Redis::start_with(settings)?, address })
     }
 }

@@ -216,7 +216,7 @@ proptest! {
     fn what_is_refused_is_refused_until_the_moment_it_was_told_and_admitted_then(
         questions in questions(), windows in any_windows(), buckets in buckets(),
     ) {
-        run(&questions, &windows, buckets, |question, _, _, decision, after| {
+        run(&questions, &windows, buckets, |question, _, now, decision, after| {
             let fits = windows.iter().all(|window| question.cost <= window.capacity());
             if decision.allowed || !fits {
                 return;
@@ -227,8 +227,8 @@ proptest! {
                 let charge = Charge { windows: &windows, ask: Ask::take(question.cost), counters };
                 decide(&mut [charge], buckets, moment, Duration::ZERO).allowed
             };
-            assert!(!ask_again(after.seen.plus(wait - Duration::from_micros(1))));
-            assert!(ask_again(after.seen.plus(wait)));
+            assert!(!ask_again(now.plus(wait - Duration::from_micros(1))));
+            assert!(ask_again(now.plus(wait)));
         });
     }
 
@@ -236,7 +236,7 @@ proptest! {
     fn more_is_left_at_the_moment_of_a_reset_and_no_sooner(
         questions in questions(), windows in any_windows(), buckets in buckets(),
     ) {
-        run(&questions, &windows, buckets, |_, _, _, decision, after| {
+        run(&questions, &windows, buckets, |_, _, now, decision, after| {
             for (at, verdict) in decision.keys[0].windows.iter().enumerate() {
                 let left_at = |moment| {
                     let mut counters = after.clone();
@@ -247,7 +247,7 @@ proptest! {
                     assert_eq!(verdict.remaining, windows[at].capacity());
                     continue;
                 }
-                let reset = after.seen.plus(verdict.reset);
+                let reset = now.plus(verdict.reset);
                 assert_eq!(left_at(Timestamp::from_micros(reset.as_micros() - 1)), verdict.remaining);
                 assert!(left_at(reset) > verdict.remaining);
             }

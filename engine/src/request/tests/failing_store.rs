@@ -70,6 +70,24 @@ fn a_check_that_the_store_could_not_decide_takes_the_same_road() {
 }
 
 #[test]
+fn whatever_the_store_failed_of_the_policy_alone_says_what_becomes_of_the_request() {
+    for error in [StoreError::Unreachable, StoreError::Timeout, StoreError::Refused, StoreError::Malformed] {
+        let answered = |mode: &str| {
+            let policy = policy(&json!({
+                "version": 1,
+                "store": {"cluster": "c", "on_failure": mode},
+                "rate_limits": {"a": {"keys": {"all": {"constant": "all"}}, "windows": [{"limit": 1, "per": "1s"}]}},
+            }));
+            let (mut request, _) = arrive(&policy, &[]);
+            request.answered(&policy, Judge::Store, vec![CheckAnswer::Failed { error }])
+        };
+        assert_eq!(answered("local"), Step::Count);
+        assert_eq!(answered("open"), Step::Continue);
+        assert_eq!(reply(answered("closed")).status, 503);
+    }
+}
+
+#[test]
 fn too_few_answers_are_no_free_pass() {
     let policy = with_limits(true, json!({}));
     let (mut request, _) = arrive(&policy, &[("x-user", "u1")]);

@@ -1,0 +1,58 @@
+//! Whether the user may run what the scripts run, asked before anything is charged.
+//!
+//! Redis holds a script to what its user may do, command by command and as it goes. A user that may count and not
+//! save would leave half a charge, and a key without an expiry. So each command is tried first, in a form that does
+//! nothing: whether it is permitted comes before what is wrong with its arguments.
+
+use lanekeeper_engine::wire::StoreError;
+use redis::aio::MultiplexedConnection;
+use redis::{ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
+use tokio::time::timeout;
+
+use super::link::{PATIENCE, not_connected};
+use crate::store::NotReady;
+
+/// A key that never holds anything. That a user may not touch it does not matter: it may have keys of its own.
+const KEY: &str = "lanekeeper:permissions";
+
+/// What the deciding script runs. Not a number, and a field without a value: no argument of these is of use.
+const COMMANDS: [&[&str]; 8] = [
+    &["time"],
+    &["hmget", KEY, "field"],
+    &["hget", KEY, "field"],
+    &["hset", KEY, "field", "value", "field"],
+    &["hincrby", KEY, "field", "none"],
+    &["hkeys", KEY],
+    &["hdel", KEY, "field"],
+    &["pexpireat", KEY, "none"],
+];
+
+/// Refuses a server that refuses its user one of the commands.
+pub(super) async fn check(connection: &mut MultiplexedConnection) -> Result<(), NotReady> {
+    let mut pipeline = Pipeline::with_capacity(COMMANDS.len());
+    for words in COMMANDS {
+        let mut command = redis::Cmd::new();
+        command.arg(words);
+        pipeline.add_command(command);
+    }
+    let answers = timeout(PATIENCE, connection.send_packed_commands(&pipeline, 0, COMMANDS.len())).await;
+    let answers = match answers {
+        Ok(answers) => answers.map_err(|error| not_connected(&error))?,
+        Err(_) => return Err(StoreError::Timeout.into()),
+    };
+    let refused = COMMANDS.iter().zip(&answers).filter(|(_, answer)| is_refused(answer));
+    let refused: Vec<&str> = refused.filter_map(|(words, _)| words.first().copied()).collect();
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let reason = format!("redis does not let its user run {}: see --help", refused.join(", "));
+    Err(NotReady { code: Some("NOPERM"), ..NotReady::because(StoreError::Refused, reason) })
+}
+
+/// Whether it is the command that is refused, and not the key.
+fn is_refused(answer: &Value) -> bool {
+    let Value::ServerError(error) = answer else { return false };
+    let error = RedisError::from(error.clone());
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
+        && error.detail().is_some_and(|detail| detail.contains("to run the"))
+}
