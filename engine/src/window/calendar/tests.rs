@@ -167,7 +167,7 @@ fn cases() -> impl Strategy<Value = (&'static str, Timestamp)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn windows_tile_time_without_gap_or_overlap((name, now) in cases(), per in spans(), later_us in 0..10_000_000_000u64) {
