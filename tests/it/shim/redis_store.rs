@@ -108,6 +108,19 @@ async fn sets_every_hash_to_expire_when_its_windows_are_as_if_fresh() {
 }
 
 #[tokio::test]
+async fn answers_for_windows_that_pass_while_the_script_runs() {
+    let redis = Redis::start().unwrap();
+    let store = store_on(&redis).await;
+    let windows = [counter(1, Duration::from_millis(1))];
+    // so many that the last are charged when their windows have passed
+    let names: Vec<String> = (0..1000).map(|at| format!("k{at}")).collect();
+    let keys: Vec<_> = names.iter().map(|name| (name.as_str(), 1, &windows[..])).collect();
+    let taken = store.take_with_time(&[check(&keys)], Duration::ZERO).await.remove(0).unwrap();
+    let CheckAnswer::Allowed { keys } = taken.answer else { panic!("not allowed") };
+    assert!(keys.iter().all(|key| (1..=2000).contains(&key.windows[0].reset_us)));
+}
+
+#[tokio::test]
 async fn does_not_let_a_short_window_shorten_the_life_of_a_long_one() {
     let redis = Redis::start().unwrap();
     let store = store_on(&redis).await;
