@@ -15,7 +15,7 @@ pub fn window(algorithm: &str, limit: u32, per: Duration) -> Result<Window, Wind
         "sliding_log" => Algorithm::SlidingLog,
         "sliding_counter" => Algorithm::SlidingCounter,
         "token_bucket" => Algorithm::TokenBucket { burst: NonZeroU32::new(limit).ok_or(WindowError::Burst)? },
-        "fixed_window" => Algorithm::FixedWindow { offset: Offset::from_minutes(0)? },
+        "fixed_window" => Algorithm::FixedWindow { timezone: Offset::from_minutes(0)?.into() },
         _ => Algorithm::SlidingWindow,
     };
     Window::new(limit, per, algorithm)

@@ -7,8 +7,12 @@
 --            sliding window   name (s...), limit, per_us, number of buckets
 --            sliding log      name (l...), limit, per_us, 0
 --            sliding counter  name (c...), limit, per_us, 0
---            fixed window     name (f...), limit, per_us, how much before those of UTC its windows begin, us
+--            fixed window     name (f...), limit, per_us, shifts
 --            token bucket     name (b...), burst, debt of one token, debt repaid per us
+--
+-- The shifts of a fixed window are what is added to a moment, in us, before it is divided by per_us. In a zone whose
+-- clocks change they are several, "shift from shift from shift": from the moment `from` on, in us, the shift after it
+-- holds and not the one before. They reach years back and ahead, so what they say of now is for this clock to pick.
 --
 -- A subject's hash
 --   t                  the latest moment it has seen, us
@@ -21,7 +25,7 @@
 --   <name>:x, :y       when its oldest and its latest entry are dated, us
 --   <name>:<number>    an entry: its date, us, and its requests
 -- A name tells the unit its numbers are in, not the limit: changing a window's limit or a bucket's burst keeps
--- what is used; changing `per`, where fixed windows begin, or a token bucket's rate, starts afresh. Fields of a
+-- what is used; changing `per`, the time zone of fixed windows, or a token bucket's rate, starts afresh. Fields of a
 -- window that is no longer asked for stay until the subject rests, so that two nodes with two policies do not
 -- erase each other.
 --
@@ -48,7 +52,7 @@ local function open_subject(key, at)
   subject.seen, subject.expires_ms = math.max(now, tonumber(stored[1] or 0)), tonumber(stored[2] or 0)
   local next_field = 3
   for _, window in ipairs(subject.windows) do
-    local unit, per_unit = tonumber(ARGV[window.at + 2]), tonumber(ARGV[window.at + 3])
+    local unit, per_unit = tonumber(ARGV[window.at + 2]), ARGV[window.at + 3]
     window.capacity, window.stale = tonumber(ARGV[window.at + 1]), {}
     local numbers = {}
     for i = 1, #window.algorithm.fields do

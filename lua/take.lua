@@ -44,12 +44,8 @@ local function charge(subject)
   end
   -- Never sooner than it stands already: another window may need the hash for longer than those of this check.
   local expires_ms = math.max(subject.expires_ms, math.ceil(idle_at / 1000))
-  local later = expires_ms > subject.expires_ms
-  subject.expires_ms = expires_ms
+  subject.stays_longer, subject.expires_ms = expires_ms > subject.expires_ms, expires_ms
   save(subject)
-  if later then
-    redis.call('PEXPIREAT', subject.key, text(expires_ms))
-  end
 end
 
 -- How long something takes by the clock, which may be behind the subject's time; that stands still until it has caught up.
@@ -88,6 +84,10 @@ for _, subject in ipairs(subjects) do
   end
   if not is_charged and subject.known then
     save(subject)
+  end
+  -- Last, since a moment that has passed while the script ran takes the hash away at once, with the buckets that a reset reads.
+  if subject.stays_longer then
+    redis.call('PEXPIREAT', subject.key, text(subject.expires_ms))
   end
 end
 return answer

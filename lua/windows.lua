@@ -2,7 +2,7 @@
 --
 -- It stands at the head of every script that counts, and has no KEYS, ARGV or Returns of its own. A window is a table with its
 -- subject's key, its name, its capacity, the fields to forget (stale) and its algorithm, whose functions are
---   open      takes the two values of its arguments and the numbers of its fields
+--   open      takes the two values of its arguments, the second as text, and the numbers of its fields
 --   settle    brings it up to a moment
 --   wait      us until a cost fits
 --   charge    counts a cost; returns the moment from which the charge says nothing any more, us
@@ -82,16 +82,17 @@ end
 local sliding = {fields = {'n', 'o'}}
 
 function sliding.open(window, per, buckets, total, oldest)
-  window.width, window.behind, window.shift = math.ceil(per / buckets), buckets, 0
+  window.behind = tonumber(buckets)
+  window.width = math.ceil(per / window.behind)
   window.total, window.oldest = total, oldest
 end
 
 function sliding.index(window, moment)
-  return math.floor((moment + window.shift) / window.width)
+  return math.floor(moment / window.width)
 end
 
 function sliding.settle(window, seen)
-  local current = sliding.index(window, seen)
+  local current = window.algorithm.index(window, seen)
   if window.total == 0 or window.oldest + window.behind >= current then
     return
   end
@@ -110,7 +111,7 @@ function sliding.settle(window, seen)
 end
 
 function sliding.leaves_at(window, index)
-  return (index + window.behind + 1) * window.width - window.shift
+  return (index + window.behind + 1) * window.width
 end
 
 function sliding.wait(window, seen, cost)
@@ -119,7 +120,7 @@ function sliding.wait(window, seen, cost)
     return 0
   end
   for index, count in buckets_in_use(window.key, window.name, window.oldest) do
-    over, free_at = over - count, sliding.leaves_at(window, index)
+    over, free_at = over - count, window.algorithm.leaves_at(window, index)
     if over <= 0 then
       break
     end
@@ -128,15 +129,15 @@ function sliding.wait(window, seen, cost)
 end
 
 function sliding.charge(window, dated, cost)
-  local index = sliding.index(window, dated)
+  local index = window.algorithm.index(window, dated)
   window.oldest = window.total == 0 and index or math.min(window.oldest, index)
   window.total = window.total + cost
   redis.call('HINCRBY', window.key, bucket_field(window.name, index), text(cost))
-  return sliding.leaves_at(window, index)
+  return window.algorithm.leaves_at(window, index)
 end
 
 function sliding.uncharge(window, dated, cost)
-  local index = sliding.index(window, dated)
+  local index = window.algorithm.index(window, dated)
   if window.total == 0 or index < window.oldest then
     return
   end
@@ -162,7 +163,7 @@ function sliding.remaining(window)
 end
 
 function sliding.reset(window, seen)
-  return window.total == 0 and 0 or sliding.leaves_at(window, window.oldest) - seen
+  return window.total == 0 and 0 or window.algorithm.leaves_at(window, window.oldest) - seen
 end
 
 function sliding.numbers(window)
@@ -308,7 +309,7 @@ end
 local counter = setmetatable({}, {__index = sliding})
 
 function counter.open(window, per, _, total, oldest)
-  window.width, window.behind, window.shift = per, 1, 0
+  window.width, window.behind = per, 1
   window.total, window.oldest = total, oldest
 end
 
@@ -347,13 +348,41 @@ function counter.reset(window, seen)
   return window.total == 0 and 0 or counter.wait(window, seen, counter.remaining(window, seen) + 1)
 end
 
--- Fixed windows: one bucket is one window, and none counts beyond its end.
+-- Fixed windows: one bucket is one window, and none counts beyond its end. Where clocks are put back, the index stays
+-- what it was until the time that they show has not been shown before.
 
 local fixed = setmetatable({}, {__index = sliding})
 
-function fixed.open(window, per, shift, total, oldest)
-  window.width, window.behind, window.shift = per, 0, shift
+function fixed.open(window, per, shifts, total, oldest)
+  window.width, window.behind = per, 0
   window.total, window.oldest = total, oldest
+  window.spans = {}
+  for shift, till in string.gmatch(shifts, '(%d+) ?(%d*)') do
+    table.insert(window.spans, {shift = tonumber(shift), till = tonumber(till) or math.huge})
+  end
+end
+
+function fixed.index(window, moment)
+  local index = 0
+  for _, span in ipairs(window.spans) do
+    local latest = math.min(moment, span.till - 1)
+    index = math.max(index, math.floor((latest + span.shift) / window.width))
+    if moment < span.till then
+      break
+    end
+  end
+  return index
+end
+
+function fixed.leaves_at(window, index)
+  local from, shown = 0, (index + 1) * window.width
+  for _, span in ipairs(window.spans) do
+    local moment = math.max(from, shown - span.shift)
+    if moment < span.till then
+      return moment
+    end
+    from = span.till
+  end
 end
 
 -- Token buckets.
@@ -361,7 +390,7 @@ end
 local token_bucket = {fields = {'d', 'f'}}
 
 function token_bucket.open(window, token, rate, debt, repaid_from)
-  window.token, window.rate = token, rate
+  window.token, window.rate = token, tonumber(rate)
   window.debt, window.repaid_from = debt, repaid_from
 end
 

@@ -10,8 +10,9 @@
 //! all of them together to once the limit, and while the crowd counts, newcomers belong to it.
 //!
 //! A node's clock is monotonic and knows no calendar, so a fixed window is kept as a sliding one of the same span
-//! and limit. That is never over: a calendar window is one of the trailing windows that a sliding one bounds. A
-//! sliding log is kept so too, since a slot has no room for an entry of each request.
+//! and limit. That is never over: a calendar window is one of the trailing windows that a sliding one bounds, but
+//! for the one that is longer than its span where a zone's clocks are put back. A sliding log is kept so too, since a
+//! slot has no room for an entry of each request.
 //!
 //! Several keys are charged slot by slot. When a race is lost in between, what was charged is taken back and
 //! the decision is made again; other workers may meanwhile see a charge too many, and none too few.

@@ -17,16 +17,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::micros;
 
+mod calendar;
 mod offset;
 mod part;
+mod raw;
 mod tally;
 mod token_bucket;
 mod weighted;
+mod zone;
 
+pub use calendar::Calendar;
 pub use offset::{Offset, OffsetError};
 pub use tally::{Bucket, Tally};
 pub use token_bucket::TokenBucket;
 pub use weighted::Weighted;
+pub use zone::{Change, Timezone, Zone};
+
+use raw::RawWindow;
 
 /// The largest `limit` and `burst`. Products of a limit and a window must stay exact in a Lua number (2^53).
 pub const MAX_LIMIT: u32 = 1_000_000_000;
@@ -60,7 +67,7 @@ pub enum Algorithm {
     /// A calendar quota: windows stand side by side, and each starts afresh.
     FixedWindow {
         /// Whose clocks say when a window begins.
-        offset: Offset,
+        timezone: Timezone,
     },
     /// GCRA: a bucket of `burst` tokens that refills at `limit / per`.
     TokenBucket {
@@ -95,6 +102,14 @@ pub enum Unit {
         /// How far ahead of the epoch's windows these begin; below `per`.
         shift: Duration,
     },
+    /// Whole calendar windows of this span in a named zone. Its name is what counts: two who know different rules
+    /// of one zone still count together.
+    Zoned {
+        /// The window's span.
+        per: Duration,
+        /// Whose clocks say when a window begins.
+        zone: Zone,
+    },
     /// Debt, as [`Window::token`] has it.
     Debt {
         /// The debt of one token.
@@ -124,6 +139,12 @@ pub enum WindowError {
     /// The offset from UTC is out of range.
     #[error(transparent)]
     Offset(#[from] OffsetError),
+    /// The time zone has no such name.
+    #[error("timezone must be a name of the IANA time zone database, such as Europe/Berlin")]
+    Zone,
+    /// Two things or none say when windows begin.
+    #[error("a fixed_window must have either offset_min or timezone")]
+    Timezone,
     /// `limit` and `per` of a sliding counter are each in range, and their product cannot be counted exactly.
     #[error("limit x per is too large to be weighted exactly: lower limit or use a shorter per")]
     TooHeavy,
@@ -192,9 +213,10 @@ impl Window {
             Algorithm::SlidingWindow => Unit::Bucket { per: self.per },
             Algorithm::SlidingLog => Unit::Entry { per: self.per },
             Algorithm::SlidingCounter => Unit::Weighted { per: self.per },
-            Algorithm::FixedWindow { offset } => {
+            Algorithm::FixedWindow { timezone: Timezone::Offset(offset) } => {
                 Unit::Calendar { per: self.per, shift: offset.shift(self.per) }
             }
+            Algorithm::FixedWindow { timezone: Timezone::Zone(zone) } => Unit::Zoned { per: self.per, zone },
             Algorithm::TokenBucket { .. } => {
                 let (token, rate) = self.token();
                 Unit::Debt { token, rate }
@@ -213,58 +235,6 @@ impl Window {
 
 fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a.max(1) } else { gcd(b, a % b) }
-}
-
-/// A window as it stands in a question to the shim.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(tag = "algorithm", rename_all = "snake_case", deny_unknown_fields)]
-enum RawWindow {
-    SlidingWindow { limit: u32, per_ms: u64 },
-    SlidingLog { limit: u32, per_ms: u64 },
-    SlidingCounter { limit: u32, per_ms: u64 },
-    FixedWindow { limit: u32, per_ms: u64, offset_min: i32 },
-    TokenBucket { limit: u32, per_ms: u64, burst: u32 },
-}
-
-impl TryFrom<RawWindow> for Window {
-    type Error = WindowError;
-
-    fn try_from(raw: RawWindow) -> Result<Self, WindowError> {
-        match raw {
-            RawWindow::SlidingWindow { limit, per_ms } => {
-                Window::new(limit, Duration::from_millis(per_ms), Algorithm::SlidingWindow)
-            }
-            RawWindow::SlidingLog { limit, per_ms } => {
-                Window::new(limit, Duration::from_millis(per_ms), Algorithm::SlidingLog)
-            }
-            RawWindow::SlidingCounter { limit, per_ms } => {
-                Window::new(limit, Duration::from_millis(per_ms), Algorithm::SlidingCounter)
-            }
-            RawWindow::FixedWindow { limit, per_ms, offset_min } => {
-                let offset = Offset::from_minutes(offset_min)?;
-                Window::new(limit, Duration::from_millis(per_ms), Algorithm::FixedWindow { offset })
-            }
-            RawWindow::TokenBucket { limit, per_ms, burst } => {
-                let burst = NonZeroU32::new(burst).ok_or(WindowError::Burst)?;
-                Window::new(limit, Duration::from_millis(per_ms), Algorithm::TokenBucket { burst })
-            }
-        }
-    }
-}
-
-impl From<Window> for RawWindow {
-    fn from(window: Window) -> Self {
-        let (limit, per_ms) = (window.limit(), micros(window.per) / 1000);
-        match window.algorithm {
-            Algorithm::SlidingWindow => RawWindow::SlidingWindow { limit, per_ms },
-            Algorithm::SlidingLog => RawWindow::SlidingLog { limit, per_ms },
-            Algorithm::SlidingCounter => RawWindow::SlidingCounter { limit, per_ms },
-            Algorithm::FixedWindow { offset } => {
-                RawWindow::FixedWindow { limit, per_ms, offset_min: offset.minutes() }
-            }
-            Algorithm::TokenBucket { burst } => RawWindow::TokenBucket { limit, per_ms, burst: burst.get() },
-        }
-    }
 }
 
 #[cfg(test)]
@@ -303,7 +273,8 @@ mod tests {
 
     #[test]
     fn goes_over_the_wire_and_back() {
-        let east = Algorithm::FixedWindow { offset: Offset::from_minutes(480).unwrap() };
+        let east = Algorithm::FixedWindow { timezone: Offset::from_minutes(480).unwrap().into() };
+        let berlin = Algorithm::FixedWindow { timezone: Zone::named("Europe/Berlin").unwrap().into() };
         let windows = [
             (
                 bucket(3, Duration::from_secs(1), 5).unwrap(),
@@ -321,6 +292,10 @@ mod tests {
                 Window::new(3, Duration::from_secs(1), east).unwrap(),
                 r#"{"algorithm":"fixed_window","limit":3,"per_ms":1000,"offset_min":480}"#,
             ),
+            (
+                Window::new(3, Duration::from_secs(1), berlin).unwrap(),
+                r#"{"algorithm":"fixed_window","limit":3,"per_ms":1000,"timezone":"Europe/Berlin"}"#,
+            ),
         ];
         for (window, json) in windows {
             assert_eq!(serde_json::to_string(&window).unwrap(), json);
@@ -329,10 +304,25 @@ mod tests {
     }
 
     #[test]
+    fn refuses_a_calendar_on_two_clocks_or_on_none_or_on_an_unknown_one() {
+        for (clocks, error) in [
+            ("", WindowError::Timezone),
+            (r#","offset_min":0,"timezone":"Europe/Berlin""#, WindowError::Timezone),
+            (r#","timezone":"Europe/Atlantis""#, WindowError::Zone),
+            (r#","timezone":"europe/berlin""#, WindowError::Zone),
+            (r#","offset_min":841"#, WindowError::Offset(OffsetError)),
+        ] {
+            let json = format!(r#"{{"algorithm":"fixed_window","limit":3,"per_ms":1000{clocks}}}"#);
+            let refused = serde_json::from_str::<Window>(&json).unwrap_err();
+            assert_eq!(refused.to_string(), error.to_string(), "{clocks}");
+        }
+    }
+
+    #[test]
     fn zones_whose_windows_begin_together_count_in_one_unit() {
         let of = |minutes, per| {
             let offset = Offset::from_minutes(minutes).unwrap();
-            Window::new(1, per, Algorithm::FixedWindow { offset }).unwrap().unit()
+            Window::new(1, per, Algorithm::FixedWindow { timezone: offset.into() }).unwrap().unit()
         };
         let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(86_400));
         assert_eq!(of(480, hour), of(-60, hour));

@@ -23,7 +23,7 @@ fn counter(limit: u32, per: Duration) -> Window {
 
 fn fixed(limit: u32, per: Duration, minutes: i32) -> Window {
     let offset = Offset::from_minutes(minutes).unwrap();
-    Window::new(limit, per, Algorithm::FixedWindow { offset }).unwrap()
+    Window::new(limit, per, Algorithm::FixedWindow { timezone: offset.into() }).unwrap()
 }
 
 fn bucket(limit: u32, per: Duration, burst: u32) -> Window {
@@ -204,5 +204,6 @@ fn a_return_gives_back_once_and_only_while_its_tokens_could_be_spent() {
     }
 }
 
+mod days;
 mod judge;
 mod properties;

@@ -168,7 +168,7 @@ fn a_host_that_breaks_its_word_is_a_failure_and_not_a_hang() {
 #[test]
 fn a_node_without_a_calendar_keeps_a_fixed_window_as_a_sliding_one() {
     let minute = Duration::from_secs(60);
-    let fixed = Algorithm::FixedWindow { offset: crate::window::Offset::default() };
+    let fixed = Algorithm::FixedWindow { timezone: crate::window::Offset::default().into() };
     let (shared, mut question) = (Shared::default(), check(&[key("a", 3)]));
     (question.keys[0].cost, question.keys[0].windows) = (3, vec![Window::new(3, minute, fixed).unwrap()]);
     assert!(matches!(node().decide(&shared, &question, at(59)), CheckAnswer::Allowed { .. }));

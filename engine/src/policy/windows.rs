@@ -5,8 +5,9 @@ use std::num::NonZeroU32;
 use super::Cost;
 use super::duration::written;
 use super::read::{Fields, Node};
+use super::words::did_you_mean;
 use crate::window::{
-    Algorithm, MAX_LIMIT, MAX_LOG_LIMIT, MAX_PER, MIN_PER, Offset, OffsetError, Window, WindowError,
+    Algorithm, MAX_LIMIT, MAX_LOG_LIMIT, MAX_PER, MIN_PER, Offset, Timezone, Window, WindowError, Zone,
 };
 use crate::wire::MAX_WINDOWS;
 
@@ -27,7 +28,7 @@ pub(super) struct Keeping<'a> {
     /// Nothing when errors were noted.
     pub(super) kind: Option<Kind>,
     /// Of fixed windows. Nothing when errors were noted.
-    offset: Option<Offset>,
+    timezone: Option<Timezone>,
 }
 
 /// Reads `algorithm` and `timezone`.
@@ -41,9 +42,9 @@ pub(super) fn keeping<'a>(fields: &Fields<'a>) -> Keeping<'a> {
     ];
     let algorithm = fields.get("algorithm");
     let kind = fields.or("algorithm", Kind::SlidingWindow, |node| node.one_of(&words, &[]));
-    let mut keeping = Keeping { algorithm, kind, offset: Some(Offset::default()) };
+    let mut keeping = Keeping { algorithm, kind, timezone: Some(Offset::default().into()) };
     if let Some(node) = fields.get("timezone") {
-        keeping.offset = keeping.only_of(Kind::FixedWindow, &node).and_then(|()| offset(&node));
+        keeping.timezone = keeping.only_of(Kind::FixedWindow, &node).and_then(|()| timezone(&node));
     }
     keeping
 }
@@ -64,12 +65,16 @@ impl Keeping<'_> {
 }
 
 /// Reads `timezone`.
-fn offset(node: &Node<'_>) -> Option<Offset> {
+fn timezone(node: &Node<'_>) -> Option<Timezone> {
     let text = node.text()?;
-    if text != "UTC" && text.starts_with(|first: char| first.is_ascii_alphabetic()) {
-        return node.refuse("is not supported by this version; write the offset, such as +08:00, or UTC");
-    }
-    text.parse().map_or_else(|error: OffsetError| node.refuse(error), Some)
+    let offset = text.parse().ok().map(|offset: Offset| offset.into());
+    offset.or_else(|| Zone::named(text).map(Timezone::from)).or_else(|| {
+        let near = did_you_mean(text, Zone::names());
+        node.refuse(format_args!(
+            "must be UTC, an offset from -12:00 to +14:00, such as +08:00, or a name of the IANA time zone database, \
+             such as Europe/Berlin{near}"
+        ))
+    })
 }
 
 /// Reads `windows`: 1 to [`MAX_WINDOWS`], no two of the same length.
@@ -103,7 +108,7 @@ fn read_window(node: &Node<'_>, keeping: &Keeping<'_>) -> Option<Window> {
         Kind::SlidingWindow => Algorithm::SlidingWindow,
         Kind::SlidingLog => Algorithm::SlidingLog,
         Kind::SlidingCounter => Algorithm::SlidingCounter,
-        Kind::FixedWindow => Algorithm::FixedWindow { offset: keeping.offset? },
+        Kind::FixedWindow => Algorithm::FixedWindow { timezone: keeping.timezone? },
         Kind::TokenBucket => Algorithm::TokenBucket { burst: NonZeroU32::new(burst.unwrap_or(limit))? },
     };
     Window::new(limit, per, algorithm)

@@ -1,7 +1,4 @@
-//! Where a calendar window's clock stands, as a fixed distance from UTC.
-//!
-//! A named zone changes its distance twice a year, by rules that change by law: two nodes with two versions of
-//! them would count in two windows. A distance is the same everywhere.
+//! Where a calendar window's clock stands, as a fixed distance from UTC. Zones that change theirs are in `zone.rs`.
 
 use std::str::FromStr;
 use std::time::Duration;

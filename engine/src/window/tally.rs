@@ -20,7 +20,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Algorithm, Window};
+use super::{Algorithm, Calendar, Window};
 use crate::units::{Timestamp, micros};
 
 /// The requests of one bucket.
@@ -42,12 +42,10 @@ pub struct Tally {
 /// How moments become buckets, and for how long a bucket counts.
 #[derive(Clone, Copy, Debug)]
 struct Grid {
-    /// The width of a bucket, us.
-    width: u64,
+    /// Where one bucket ends and the next begins.
+    calendar: Calendar,
     /// How many buckets before the current one still count.
     behind: u64,
-    /// What is added to a moment before it is divided, us.
-    shift: u64,
 }
 
 impl Grid {
@@ -58,24 +56,23 @@ impl Grid {
             // a token bucket has no grid, and nobody asks for it
             Algorithm::SlidingWindow | Algorithm::TokenBucket { .. } => {
                 let width = per.div_ceil(u64::from(buckets)).max(1);
-                Self { width, behind: u64::from(buckets), shift: 0 }
+                Self { calendar: Calendar::even(width), behind: u64::from(buckets) }
             }
-            Algorithm::SlidingCounter => Self { width: per, behind: 1, shift: 0 },
-            Algorithm::SlidingLog => Self { width: 1, behind: per.saturating_sub(1), shift: 0 },
-            Algorithm::FixedWindow { offset } => {
-                Self { width: per, behind: 0, shift: micros(offset.shift(window.per())) }
+            Algorithm::SlidingCounter => Self { calendar: Calendar::even(per), behind: 1 },
+            Algorithm::SlidingLog => Self { calendar: Calendar::even(1), behind: per.saturating_sub(1) },
+            Algorithm::FixedWindow { timezone } => {
+                Self { calendar: Calendar::of(window.per(), timezone), behind: 0 }
             }
         }
     }
 
     fn index(self, moment: Timestamp) -> u64 {
-        moment.as_micros().saturating_add(self.shift) / self.width
+        self.calendar.index(moment)
     }
 
     /// The first moment at which `bucket` does not count any more.
     fn leaves_at(self, bucket: &Bucket) -> Timestamp {
-        let end = (bucket.index + self.behind + 1).saturating_mul(self.width);
-        Timestamp::from_micros(end.saturating_sub(self.shift))
+        self.calendar.begins(bucket.index + self.behind + 1)
     }
 }
 
@@ -281,7 +278,8 @@ mod tests {
     /// Ten a day; days begin when `minutes` east of Greenwich do.
     fn ten_a_day(minutes: i32) -> Window {
         let offset = Offset::from_minutes(minutes).unwrap();
-        Window::new(10, Duration::from_secs(86_400), Algorithm::FixedWindow { offset }).unwrap()
+        Window::new(10, Duration::from_secs(86_400), Algorithm::FixedWindow { timezone: offset.into() })
+            .unwrap()
     }
 
     /// A moment of the third day since the epoch, UTC.

@@ -4,6 +4,7 @@
 //! once, within its patience, and the attempts to come back are few however many callers there are.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lanekeeper_engine::wire::StoreError;
@@ -36,6 +37,8 @@ pub(super) struct Link {
 
 struct Line {
     state: watch::Sender<State>,
+    /// Counts the batches that were answered: signs of life, also while a `PING` waits behind others.
+    answered: AtomicUsize,
     /// Why the connection is to be given up, told by whoever finds it of no use.
     broken: watch::Sender<Option<NotReady>>,
 }
@@ -51,8 +54,11 @@ enum State {
 impl Link {
     /// A link that connects in the background, and again whenever it is lost. Needs a running tokio runtime.
     pub(super) fn open(server: Server, signs: &Signs) -> Self {
-        let line =
-            Arc::new(Line { state: watch::Sender::new(State::Starting), broken: watch::Sender::new(None) });
+        let line = Arc::new(Line {
+            state: watch::Sender::new(State::Starting),
+            answered: AtomicUsize::new(0),
+            broken: watch::Sender::new(None),
+        });
         let keeper = tokio::spawn(Arc::clone(&line).keep(server, signs.clone()));
         Self { line, keeper }
     }
@@ -65,7 +71,11 @@ impl Link {
         for command in commands {
             pipeline.add_command((*command).clone());
         }
-        connection.send_packed_commands(&pipeline, 0, pipeline.len()).await.map_err(|error| {
+        let answers = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
+        if answers.is_ok() {
+            self.line.answered.fetch_add(1, Ordering::Relaxed);
+        }
+        answers.map_err(|error| {
             debug!(%error, "a batch was lost");
             self.leave(NotReady::because(StoreError::Unreachable, "the connection to redis broke"));
             if error.is_timeout() { StoreError::Timeout } else { StoreError::Unreachable }
@@ -125,6 +135,10 @@ impl Line {
         }
     }
 
+    fn has_answered_since(&self, answered: usize) -> bool {
+        self.answered.load(Ordering::Relaxed) != answered
+    }
+
     /// Why it ended.
     async fn use_while_alive(
         &self,
@@ -141,8 +155,12 @@ impl Line {
         let ends = async {
             loop {
                 sleep(PING_EVERY).await;
-                if let Err(not_ready) = ping(&mut connection).await {
-                    return not_ready;
+                let answered = self.answered.load(Ordering::Relaxed);
+                match ping(&mut connection).await {
+                    // slow, for it has much to do
+                    Err(late) if late.error == StoreError::Timeout && self.has_answered_since(answered) => {}
+                    Err(not_ready) => return not_ready,
+                    Ok(()) => {}
                 }
                 if server.has_moved_from(at).await {
                     return NotReady::because(StoreError::Unreachable, "Sentinel names another master");

@@ -1,11 +1,11 @@
 //! What a check is on the wire to Redis: the scripts, their arguments and what they return.
 
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lanekeeper_engine::counter::STORE_BUCKETS;
 use lanekeeper_engine::units::{Timestamp, micros};
-use lanekeeper_engine::window::{Unit, Window};
+use lanekeeper_engine::window::{Calendar, Unit, Window, Zone};
 use lanekeeper_engine::wire::{Check, CheckAnswer, KeyAnswer, Operation, StoreError, WindowAnswer};
 use redis::{Cmd, Value};
 
@@ -120,9 +120,22 @@ fn add_windows(command: &mut Cmd, windows: &[Window]) {
             Unit::Bucket { per } => command.arg(micros(per)).arg(STORE_BUCKETS),
             Unit::Entry { per } | Unit::Weighted { per } => command.arg(micros(per)).arg(0),
             Unit::Calendar { per, shift } => command.arg(micros(per)).arg(micros(shift)),
+            Unit::Zoned { per, zone } => command.arg(micros(per)).arg(shifts(per, zone)),
             Unit::Debt { token, rate } => command.arg(token).arg(rate),
         };
     }
+}
+
+/// What `subject.lua` asks of a fixed window in a named zone. This clock only says which years of the zone are worth
+/// sending; where in them it is now is Redis's to say.
+fn shifts(per: Duration, zone: Zone) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let calendar = Calendar::of(per, zone.into()).around(Timestamp::default().plus(now));
+    let shifts = calendar.shifts().enumerate().map(|(at, (from, shift))| match at {
+        0 => shift.to_string(),
+        _ => format!(" {} {shift}", from.as_micros()),
+    });
+    shifts.collect()
 }
 
 /// What the fields of each window begin with: its unit, and which of those with that unit it is.
@@ -134,6 +147,7 @@ fn names(windows: &[Window]) -> impl Iterator<Item = String> {
             Unit::Entry { per } => format!("l{}", per.as_millis()),
             Unit::Weighted { per } => format!("c{}", per.as_millis()),
             Unit::Calendar { per, shift } => format!("f{}+{}", per.as_millis(), shift.as_millis()),
+            Unit::Zoned { per, zone } => format!("f{}@{}", per.as_millis(), zone.name()),
             Unit::Debt { token, rate } => format!("b{token}/{rate}"),
         };
         match windows.iter().take(at).filter(|earlier| earlier.unit() == unit).count() {

@@ -7,11 +7,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lanekeeper_engine::counter::{Charge, STORE_BUCKETS, SubjectCounters, decide};
-use lanekeeper_engine::units::Timestamp;
-use lanekeeper_engine::window::{MAX_EXACT, MAX_LIMIT, MAX_LOG_LIMIT, MAX_PER, Window};
+use lanekeeper_engine::units::{Timestamp, micros};
+use lanekeeper_engine::window::{Change, MAX_EXACT, MAX_LIMIT, MAX_LOG_LIMIT, MAX_PER, Window, Zone};
 use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, KeyReturn, Operation, Returned};
 use lanekeeper_shim::memory::MemoryStore;
 use lanekeeper_shim::redis::{RedisStore, Taken};
@@ -21,7 +21,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use tokio::runtime::Runtime;
 
-use crate::support::{HOUR, PATIENT, bucket, counter, fixed, log, sliding};
+use crate::support::{HOUR, PATIENT, bucket, counter, fixed, log, sliding, zoned};
 
 const KEYS: usize = 4;
 
@@ -105,6 +105,10 @@ fn windows() -> impl Strategy<Value = Vec<Window>> {
         fixed(50, HOUR, 30),
         fixed(50, HOUR, 0),
         fixed(MAX_LIMIT, MAX_PER, 840),
+        zoned(50, HOUR, zone("Australia/Lord_Howe")),
+        zoned(5, 2 * HOUR, zone("Africa/Casablanca")),
+        zoned(9, 24 * HOUR, zone("America/St_Johns")),
+        zoned(MAX_LIMIT, MAX_PER, zone("Pacific/Auckland")),
         bucket(1, ms(1), 1),
         bucket(3, ms(1), 2),
         bucket(7, ms(3), 20),
@@ -113,8 +117,38 @@ fn windows() -> impl Strategy<Value = Vec<Window>> {
         bucket(MAX_LIMIT, ms(1), MAX_LIMIT),
         bucket(1, MAX_PER, most_tokens),
     ];
-    let count = all.len();
-    subsequence(all, 1..=6.min(count)).prop_shuffle()
+    let spans = vec![
+        (3, ms(2)),
+        (9, ms(17)),
+        (40, Duration::from_secs(7)),
+        (9, HOUR),
+        (7, 2 * HOUR),
+        (30, 24 * HOUR),
+        (1000, MAX_PER),
+    ];
+    let restless = subsequence(spans, 0..=3).prop_map(|spans| {
+        spans.into_iter().map(|(limit, per)| zoned(limit, per, restless(per))).collect::<Vec<_>>()
+    });
+    (subsequence(all, 1..=6), restless).prop_map(|(all, restless)| [all, restless].concat()).prop_shuffle()
+}
+
+fn zone(name: &str) -> Zone {
+    Zone::named(name).unwrap()
+}
+
+/// A place where a window of `per` begins just about now, and whose clocks are put forward and back across that
+/// moment while a case runs.
+fn restless(per: Duration) -> Zone {
+    let now = micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap());
+    // No clocks are further ahead than this, so a window of a year begins when it does.
+    let until_next = micros(per) - now % micros(per);
+    let ahead_s = i32::try_from(until_next.min(25 * 3_600_000_000) / 1_000_000).unwrap();
+    let changes = [(3, 1), (8, -3600), (14, 1), (19, -1), (30, 1800), (55, -7), (90, 1)];
+    let changes = changes.map(|(ms, by_s)| Change {
+        from: Timestamp::from_micros(now + ms * 1000 + 1),
+        ahead_s: ahead_s + by_s,
+    });
+    Zone::new("Test/Restless", ahead_s, changes.to_vec().leak())
 }
 
 /// A Redis or a Valkey, and a name for each case, so that none meets what another left.

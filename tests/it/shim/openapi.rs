@@ -188,6 +188,7 @@ async fn fits_real_answers_of_every_kind_that_it_names() {
         {"algorithm": "sliding_log", "limit": 1, "per_ms": 60000},
         {"algorithm": "sliding_counter", "limit": 1, "per_ms": 60000},
         {"algorithm": "fixed_window", "limit": 1, "per_ms": 60000, "offset_min": 480},
+        {"algorithm": "fixed_window", "limit": 1, "per_ms": 60000, "timezone": "Asia/Kathmandu"},
         {"algorithm": "token_bucket", "limit": 1, "per_ms": 60000, "burst": 1}]"#;
     let check = format!(r#"{{"keys": [{{"key": "{{k}}", "cost": 1, "windows": {windows}}}]}}"#);
     let batch = format!(r#"{{"version": 1, "spend_within_ms": 0, "checks": [{check}, {check}]}}"#);

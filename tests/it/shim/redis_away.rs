@@ -1,11 +1,18 @@
 //! A Redis that is away, hangs, comes late, or lets everybody in and does no work.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lanekeeper_engine::wire::{CheckAnswer, StoreError};
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::redis::RedisStore;
+use lanekeeper_shim::store::Store;
 use lanekeeper_tests::redis::Redis;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::support::{HOUR, PATIENT, Shim, allowed, batch, check, left, shim_on_redis, sliding};
 
@@ -79,4 +86,61 @@ async fn asks_a_server_that_lets_everybody_in_and_does_no_work_ever_more_seldom(
         at = at * 2 + Duration::from_millis(25);
     }
     assert!((1..=due).contains(&made), "{made} connections, {due} at most");
+}
+
+/// A way to `redis` on which every answer is late by `late`, once it is told to be.
+async fn slow_way(redis: &Redis, is_slow: Arc<AtomicBool>, late: Duration) -> String {
+    let socket = redis.url().trim_start_matches("redis+unix://").to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_redis, mut to_redis) = UnixStream::connect(&socket).await.unwrap().into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_redis).await });
+            let (answers, mut on_their_way) = mpsc::unbounded_channel();
+            let is_slow = Arc::clone(&is_slow);
+            tokio::spawn(async move {
+                while let Some((due, bytes)) = on_their_way.recv().await {
+                    tokio::time::sleep_until(due).await;
+                    let bytes: Vec<u8> = bytes;
+                    if to_client.write_all(&bytes).await.is_err() {
+                        break;
+                    }
+                }
+            });
+            tokio::spawn(async move {
+                let mut bytes = vec![0; 65_536];
+                while let Ok(count @ 1..) = from_redis.read(&mut bytes).await {
+                    let late = if is_slow.load(Ordering::Relaxed) { late } else { Duration::ZERO };
+                    let _ = answers.send((tokio::time::Instant::now() + late, bytes[..count].to_vec()));
+                }
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_redis_with_much_to_do_is_slow_and_not_away() {
+    let redis = Redis::start().unwrap();
+    let is_slow = Arc::new(AtomicBool::new(false));
+    // longer than a sign of life may take
+    let url = slow_way(&redis, Arc::clone(&is_slow), Duration::from_millis(1200)).await;
+    let store = Arc::new(RedisStore::open(&url, PATIENT).unwrap());
+    while store.ready().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    is_slow.store(true, Ordering::Relaxed);
+    let mut callers = JoinSet::new();
+    // through two signs of life
+    for _ in 0..40 {
+        let store = Arc::clone(&store);
+        let ask = [check(&[("k:{a}", 1, &[sliding(100, HOUR)])])];
+        callers.spawn(async move { store.decide(&ask, Duration::ZERO).await.remove(0) });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for answer in callers.join_all().await {
+        allowed(&answer);
+    }
 }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lanekeeper_engine::units::micros;
+use lanekeeper_engine::units::{Timestamp, micros};
+use lanekeeper_engine::window::{Calendar, Zone};
 use lanekeeper_engine::wire::{Check, CheckAnswer, DECIDE_PATH, DecideResponse};
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::redis::RedisStore;
@@ -11,7 +12,7 @@ use lanekeeper_tests::shim_process::ShimProcess;
 use reqwest::Client;
 
 use crate::support::{
-    HOUR, PATIENT, Shim, batch, check, every_algorithm, left, metric, rejected, shim_on_redis,
+    HOUR, PATIENT, Shim, batch, check, every_algorithm, left, metric, rejected, shim_on_redis, zoned,
 };
 
 const LIMIT: u32 = 10;
@@ -124,6 +125,22 @@ async fn a_caller_or_a_redis_eight_hours_off_changes_no_decision() {
                 wait_us = answer.wait_us;
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_caller_months_off_ends_the_day_of_a_zone_when_it_ends() {
+    let redis = Redis::start().unwrap();
+    let zone = Zone::named("America/New_York").unwrap();
+    let (windows, calendar) = ([zoned(LIMIT, 24 * HOUR, zone)], Calendar::of(24 * HOUR, zone.into()));
+    // half a year off, clocks there are an hour off as well
+    for shift in ["+0d", "-183d", "+183d", "-600d", "+600d"] {
+        let shim = ShimProcess::start_shifted(&redis.url(), shift).unwrap();
+        let answer = Caller::of(&shim).ask(check(&[("k", 1, &windows)])).await;
+        let CheckAnswer::Allowed { keys } = answer else { panic!("not allowed: {answer:?}") };
+        let at = Timestamp::from_micros(keys[0].at_us);
+        let ends = at.plus(Duration::from_micros(keys[0].windows[0].reset_us));
+        assert_eq!(ends, calendar.begins(calendar.index(at) + 1), "{shift}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lanekeeper_engine::counter::{Ask, Charge, STORE_BUCKETS, SubjectCounters, decide};
 use lanekeeper_engine::units::{Timestamp, micros};
-use lanekeeper_engine::window::Window;
+use lanekeeper_engine::window::{MAX_PER, Window, Zone};
 use lanekeeper_engine::wire::{CheckAnswer, KeyReturn, Returned};
 use lanekeeper_shim::redis::{RedisStore, Taken};
 use lanekeeper_shim::store::Store;
@@ -13,7 +13,7 @@ use lanekeeper_tests::redis::Redis;
 
 use crate::support::{
     HOUR, MINUTE, PATIENT, SECOND, batch, bucket, check, counter, fixed, left, log, rejected, shim_on_redis,
-    sliding,
+    sliding, zoned,
 };
 
 async fn store_on(redis: &Redis) -> RedisStore {
@@ -61,6 +61,21 @@ async fn keeps_a_subject_in_one_hash_whose_fields_are_these() {
     assert_eq!(run(&redis, &["KEYS", "*"]), redis::Value::Array(vec![text("limit:{u42}:per_user")]));
 }
 
+#[tokio::test]
+async fn names_a_zoned_window_by_its_zone_and_not_by_what_is_known_of_it() {
+    let redis = Redis::start().unwrap();
+    let store = store_on(&redis).await;
+    // clocks that one node takes to be a second ahead of where the other does, as after a law it has not heard of
+    let (old, new) = (Zone::new("Test/Somewhere", 3600, &[]), Zone::new("Test/Somewhere", 3601, &[]));
+    let year = |zone| [zoned(10, MAX_PER, zone)];
+    take_one(&store, "k", 1, &year(old), Duration::ZERO).await;
+    let names = |redis: &Redis| hash(redis, "k").into_keys().collect::<Vec<_>>();
+    let known = names(&redis);
+    assert!(known.contains(&"f31622400000@Test/Somewhere:n".to_owned()), "{known:?}");
+    assert_eq!(left(&take_one(&store, "k", 2, &year(new), Duration::ZERO).await.answer), [[7]]);
+    assert_eq!(names(&redis), known);
+}
+
 fn text(text: &str) -> redis::Value {
     redis::Value::BulkString(text.into())
 }
@@ -77,6 +92,7 @@ async fn sets_every_hash_to_expire_when_its_windows_are_as_if_fresh() {
         ("f", vec![log(10, HOUR), log(10, MINUTE)]),
         ("g", vec![counter(10, HOUR), counter(10, MINUTE)]),
         ("e", vec![fixed(10, HOUR, -210), sliding(10, SECOND)]),
+        ("h", vec![zoned(10, 24 * HOUR, Zone::named("Europe/Berlin").unwrap())]),
     ];
     for (key, windows) in cases {
         let mut counters = SubjectCounters::default();
@@ -89,6 +105,19 @@ async fn sets_every_hash_to_expire_when_its_windows_are_as_if_fresh() {
             assert_eq!(expires, redis::Value::Int(i64::try_from(idle_ms).unwrap()), "{key}");
         }
     }
+}
+
+#[tokio::test]
+async fn answers_for_windows_that_pass_while_the_script_runs() {
+    let redis = Redis::start().unwrap();
+    let store = store_on(&redis).await;
+    let windows = [counter(1, Duration::from_millis(1))];
+    // so many that the last are charged when their windows have passed
+    let names: Vec<String> = (0..1000).map(|at| format!("k{at}")).collect();
+    let keys: Vec<_> = names.iter().map(|name| (name.as_str(), 1, &windows[..])).collect();
+    let taken = store.take_with_time(&[check(&keys)], Duration::ZERO).await.remove(0).unwrap();
+    let CheckAnswer::Allowed { keys } = taken.answer else { panic!("not allowed") };
+    assert!(keys.iter().all(|key| (1..=2000).contains(&key.windows[0].reset_us)));
 }
 
 #[tokio::test]

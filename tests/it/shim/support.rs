@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use lanekeeper_engine::window::{Algorithm, MAX_PER, Offset, Window};
+use lanekeeper_engine::window::{Algorithm, MAX_PER, Offset, Window, Zone};
 use lanekeeper_engine::wire::{
     Check, CheckAnswer, DECIDE_PATH, DecideRequest, DecideResponse, KeyCheck, SHIM_HEADER, VERSION,
     WindowAnswer,
@@ -154,7 +154,12 @@ pub(crate) fn counter(limit: u32, per: Duration) -> Window {
 /// Windows that begin when those of a place so many minutes ahead of UTC do.
 pub(crate) fn fixed(limit: u32, per: Duration, minutes: i32) -> Window {
     let offset = Offset::from_minutes(minutes).unwrap();
-    Window::new(limit, per, Algorithm::FixedWindow { offset }).unwrap()
+    Window::new(limit, per, Algorithm::FixedWindow { timezone: offset.into() }).unwrap()
+}
+
+/// Windows that begin when those of a place do.
+pub(crate) fn zoned(limit: u32, per: Duration, zone: Zone) -> Window {
+    Window::new(limit, per, Algorithm::FixedWindow { timezone: zone.into() }).unwrap()
 }
 
 pub(crate) fn bucket(limit: u32, per: Duration, burst: u32) -> Window {

@@ -7,6 +7,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
 use crate::units::micros;
+use crate::window::{Calendar, Change, Timezone, Zone};
 
 /// A question, so long after the one before (the clock may also jump back), its tokens to be spent within a
 /// span; each of its tokens is spent at its own part of that span, in 256ths.
@@ -55,7 +56,40 @@ fn sliding_counters() -> impl Strategy<Value = Window> {
 }
 
 fn fixed_windows() -> impl Strategy<Value = Window> {
-    (1..20u32, span(), -720..=840i32).prop_map(|(limit, per, minutes)| fixed(limit, per, minutes))
+    let offset = (1..20u32, span(), -720..=840i32);
+    let zone = (1..20u32, span());
+    prop_oneof![
+        2 => offset.prop_map(|(limit, per, minutes)| fixed(limit, per, minutes)),
+        1 => zone.prop_map(|(limit, per)| {
+            Window::new(limit, per, Algorithm::FixedWindow { timezone: RESTLESS.into() }).unwrap()
+        }),
+    ]
+}
+
+/// Clocks that are put forward and back while the questions are asked.
+const RESTLESS: Zone = Zone::new(
+    "Test/Restless",
+    7,
+    &[
+        Change { from: Timestamp::from_micros(1_000_000_001), ahead_s: 8 },
+        Change { from: Timestamp::from_micros(1_000_700_000), ahead_s: 3 },
+        Change { from: Timestamp::from_micros(1_002_000_000), ahead_s: 63 },
+        Change { from: Timestamp::from_micros(1_009_999_999), ahead_s: -31 },
+        Change { from: Timestamp::from_micros(1_010_000_000), ahead_s: -32 },
+    ],
+);
+
+/// The number of the calendar window of `window` that a moment is in.
+fn calendar(window: &Window) -> impl Fn(u64) -> i64 {
+    let Algorithm::FixedWindow { timezone } = window.algorithm() else { unreachable!() };
+    let (per, zoned) = (i64::try_from(micros(window.per())).unwrap(), Calendar::of(window.per(), timezone));
+    move |us| match timezone {
+        Timezone::Offset(offset) => {
+            let local = i64::try_from(us).unwrap() + i64::from(offset.minutes()) * 60_000_000;
+            local.div_euclid(per)
+        }
+        Timezone::Zone(_) => zoned.index(at(us)).try_into().unwrap(),
+    }
 }
 
 fn token_buckets() -> impl Strategy<Value = Window> {
@@ -169,13 +203,8 @@ proptest! {
     fn no_calendar_window_of_spends_holds_more_than_the_limit(
         questions in questions(), window in fixed_windows(),
     ) {
-        let Algorithm::FixedWindow { offset } = window.algorithm() else { unreachable!() };
-        let calendar = |spend: &u64| {
-            let local = i64::try_from(*spend).unwrap() + i64::from(offset.minutes()) * 60_000_000;
-            local.div_euclid(i64::try_from(micros(window.per())).unwrap())
-        };
-        let spends = spends(&questions, &window, STORE_BUCKETS);
-        for of_one in spends.chunk_by(|a, b| calendar(a) == calendar(b)) {
+        let (spends, calendar) = (spends(&questions, &window, STORE_BUCKETS), calendar(&window));
+        for of_one in spends.chunk_by(|a, b| calendar(*a) == calendar(*b)) {
             prop_assert!(of_one.len() <= window.limit() as usize, "{} from {} on", of_one.len(), of_one[0]);
         }
     }
@@ -185,11 +214,10 @@ proptest! {
         questions in questions(), window in fixed_windows(),
     ) {
         let questions = at_once(questions);
-        let per = micros(window.per());
-        let Algorithm::FixedWindow { offset } = window.algorithm() else { unreachable!() };
+        let calendar = calendar(&window);
         let (mut current, mut used) = (0, 0);
         run(&questions, std::slice::from_ref(&window), STORE_BUCKETS, |question, _, _, decision, after| {
-            let index = (after.seen.as_micros() + micros(offset.shift(window.per()))) / per;
+            let index = calendar(after.seen.as_micros());
             used = if index == current { used } else { 0 };
             current = index;
             assert_eq!(decision.allowed, used + question.cost <= window.limit());

@@ -2,7 +2,7 @@
 
 use lanekeeper_engine::wire::{DecideRequest, SHIM_HEADER};
 use lanekeeper_tests::host::{Answer, Body, Callout, Host, Request, State, Status, Stream, Times};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     MS, Store, behaved, by, calls_of_a_request, decisions, fallback, start, status, store_calls, with_store,
@@ -34,6 +34,25 @@ fn a_request_waits_for_the_store_and_goes_on_with_its_answer() {
         (store_calls(&host, "answered"), decisions(&host, "normal", "per_user", "admitted", "store")),
         (1, 1)
     );
+    behaved(&host);
+}
+
+#[test]
+fn a_question_names_the_zone_of_a_calendar_and_not_its_rules() {
+    let mut policy = with_store(2, "local");
+    policy["rate_limits"]["per_user"]["algorithm"] = json!("fixed_window");
+    policy["rate_limits"]["per_user"]["timezone"] = json!("Asia/Kathmandu");
+    let host = start(&policy, 1);
+    let stream = host.worker(0).request(by("u"));
+    let callout = host.callouts().remove(0);
+    let question: Value = serde_json::from_slice(&callout.body).unwrap();
+    let window = &question["checks"][0]["keys"][0]["windows"][0];
+    assert_eq!(
+        (&window["algorithm"], &window["timezone"]),
+        (&json!("fixed_window"), &json!("Asia/Kathmandu"))
+    );
+    host.answer(&callout, Store::new().answer(&host, &callout));
+    assert_eq!(status(&stream), 200);
     behaved(&host);
 }
 
