@@ -285,6 +285,8 @@ pub struct Count {
     pub hash_tag: Option<Vec<Source>>,
     /// What a request costs.
     pub cost: Cost,
+    /// Over how many store keys each key is spread: at least 1, at most what the smallest window holds.
+    pub shards: u16,
     /// What becomes of a request without one of the keys.
     pub on_missing_key: OnMissingKey,
     /// The share of requests that are rejected when over the limit; the others are a dry run.
@@ -345,7 +347,7 @@ pub enum Cost {
     Header {
         /// The lower-case name of the header.
         name: String,
-        /// The most it may say; at most the capacity of each window.
+        /// The most it may say; at most the capacity of each window, in one of its shards.
         max: u32,
     },
 }

@@ -153,6 +153,7 @@ mod tests {
             windows: Vec::new(),
             policy_items: Vec::new(),
             hash_tag,
+            shards: 1,
             cost: Cost::Fixed(1),
             on_missing_key: OnMissingKey::Skip,
             enforce: Share::ALL,

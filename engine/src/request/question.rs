@@ -20,7 +20,8 @@ impl Question {
 
     pub(super) fn add(&mut self, limit: usize, count: &Count, keys: Vec<(usize, String)>, cost: u32) {
         for (index, key) in keys {
-            self.check.keys.push(KeyCheck::take(key, cost, count.windows.clone()));
+            let check = KeyCheck::take(key, cost, count.windows.clone());
+            self.check.keys.push(KeyCheck { shards: count.shards, ..check });
             self.origins.push((limit, index));
         }
     }

@@ -112,6 +112,7 @@ impl Question {
 
     fn cost(&self, count: &Count) -> Result<u32, Problem> {
         let capacity = count.windows.iter().map(Window::capacity).min().unwrap_or_default();
+        let capacity = capacity / u32::from(count.shards);
         let (default, most) = match count.cost {
             Cost::Fixed(cost) => (cost, capacity),
             Cost::Header { max, .. } => (1, max),
@@ -138,6 +139,7 @@ impl<'p> Asked<'p> {
         let key = |(_, key): &(usize, String)| KeyCheck {
             operation,
             at_least: self.at_least,
+            shards: self.count.shards,
             ..KeyCheck::take(key, self.cost, self.count.windows.clone())
         };
         Check { keys: self.keys.iter().map(key).collect() }
