@@ -140,7 +140,7 @@ fn hashed(purpose: &str, bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::headers::Headers;
-    use crate::policy::{Cost, OnFailure, OnMissingKey, Share};
+    use crate::policy::{Consume, Cost, OnFailure, OnMissingKey, Share};
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -153,8 +153,9 @@ mod tests {
             windows: Vec::new(),
             policy_items: Vec::new(),
             hash_tag,
-            shards: 1,
             cost: Cost::Fixed(1),
+            shards: 1,
+            consume: Consume::OnRequest,
             on_missing_key: OnMissingKey::Skip,
             enforce: Share::ALL,
             on_failure: OnFailure::Local,

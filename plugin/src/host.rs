@@ -31,6 +31,7 @@ const CAS_MISMATCH: u32 = 8;
 pub(crate) enum Map {
     Request = 0,
     Response = 2,
+    ResponseTrailers = 3,
     CalloutResponse = 6,
 }
 

@@ -11,10 +11,12 @@ use lanekeeper_engine::request::{Judge, Request, Step};
 use lanekeeper_engine::units::Timestamp;
 use lanekeeper_engine::wire::{CheckAnswer, SHIM_HEADER};
 
-use crate::batch::{Asking, Batches, Call, MAX_STREAMS, Waiter};
+use crate::batch::{Asking, Batches, Call, Load, MAX_STREAMS, Waiter};
 use crate::host::{self, Buffer, HostError, Map, SharedCells};
 use crate::metrics::{CallEnd, Metrics};
 use crate::stream::Stream;
+
+mod charges;
 
 /// While streams wait and no callout will call back, the timer does, this often.
 const HASTE: Duration = Duration::from_millis(1);
@@ -148,12 +150,20 @@ impl Active {
             store.batches.wait(waiter);
             return true;
         }
-        let sent = store.batches.send(&store.asking, now, vec![waiter]);
-        if sent.is_err() {
-            store.circuit.failed(now);
-            self.metrics.call(CallEnd::NotSent);
+        let load = store.batches.with(waiter);
+        self.send(load, now).is_ok()
+    }
+
+    /// Sends one callout. When the host will not, its streams come back.
+    fn send(&mut self, load: Load, now: Timestamp) -> Result<(), Vec<Waiter>> {
+        let Some(store) = &mut self.store else { return Err(load.streams) };
+        let Err(unsent) = store.batches.send(&store.asking, now, load) else { return Ok(()) };
+        store.circuit.failed(now);
+        self.metrics.call(CallEnd::NotSent);
+        for charge in unsent.charges {
+            self.charge_elsewhere(charge.account, &charge.check, now);
         }
-        sent.is_ok()
+        Err(unsent.streams)
     }
 
     /// Stops the timer when it has nothing left to watch over. Only the timer itself does, so that a busy root
@@ -175,21 +185,31 @@ impl Active {
         let Some(store) = &mut self.store else { return };
         let Some(call) = store.batches.end(call) else { return };
         let age = call.age(now);
-        let read = read_answer(has_headers).and_then(|(status, body)| call.read(&status, &body));
-        let read = if read.is_ok() && age > store.asking.timeout { Err(CallEnd::Late) } else { read };
-        match read {
-            Ok(answers) => {
+        let is_late = age > store.asking.timeout;
+        match read_answer(has_headers).and_then(|(status, body)| call.read(&status, &body)) {
+            Ok(heard) if !is_late => {
                 store.circuit.answered(now, age);
                 self.metrics.call(CallEnd::Answered);
-                for (stream, answers) in answers {
+                for (stream, answers) in heard.streams {
                     answering.tell(self, stream, Heard::Answers(answers), now);
                 }
+                self.settle(call, heard.charges, now);
             }
-            Err(end) => self.call_failed(now, &call, end, answering),
+            // what was granted may not be spent any more; what was charged is charged
+            Ok(heard) => self.call_failed(now, call, CallEnd::Late, heard.charges, answering),
+            Err(end) => self.call_failed(now, call, end, Vec::new(), answering),
         }
     }
 
-    fn call_failed(&mut self, now: Timestamp, call: &Call, end: CallEnd, answering: &mut Answering<'_>) {
+    /// A callout has no answer that its streams can use. `charged` is what it said of its charges, if anything.
+    fn call_failed(
+        &mut self,
+        now: Timestamp,
+        call: Call,
+        end: CallEnd,
+        charged: Vec<CheckAnswer>,
+        answering: &mut Answering<'_>,
+    ) {
         if let Some(store) = &mut self.store {
             store.circuit.failed(now);
         }
@@ -197,6 +217,7 @@ impl Active {
         for stream in call.streams() {
             answering.tell(self, stream, Heard::Nothing, now);
         }
+        self.settle(call, charged, now);
     }
 
     /// Gives up one callout that the host should have ended long ago; the next tick gives up the next.
@@ -205,7 +226,7 @@ impl Active {
         let patience = store.asking.timeout + store.tick;
         let lost = store.batches.lost_before(before(now, patience));
         if let Some(call) = lost {
-            self.call_failed(now, &call, CallEnd::TimedOut, answering);
+            self.call_failed(now, call, CallEnd::TimedOut, Vec::new(), answering);
         }
     }
 
@@ -236,20 +257,14 @@ impl Active {
                 answering.tell(self, stream, Heard::Nothing, now);
             }
         }
-        while let Some(store) = &mut self.store {
-            if !store.batches.has_room() {
+        while let Some(store) = self.store.as_mut().filter(|store| store.batches.has_room()) {
+            let Some(load) = store.batches.next(|stream| answering.streams.contains_key(&stream)) else {
                 break;
-            }
-            let next = store.batches.next(|stream| answering.streams.contains_key(&stream));
-            if next.is_empty() {
+            };
+            if let Err(unsent) = self.send(load, now)
+                && !self.let_go(unsent, now, answering)
+            {
                 break;
-            }
-            if let Err(unsent) = store.batches.send(&store.asking, now, next) {
-                store.circuit.failed(now);
-                self.metrics.call(CallEnd::NotSent);
-                if !self.let_go(unsent, now, answering) {
-                    break;
-                }
             }
         }
         if let Some(store) = &mut self.store {

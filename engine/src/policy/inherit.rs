@@ -243,6 +243,7 @@ fn count(rule: &Rule<'_>, title: &str) -> LimitVerdict {
         hash_tag: rule.hash_tag.clone(),
         cost: rule.cost.clone(),
         shards: rule.shards,
+        consume: rule.consume,
         on_missing_key: rule.on_missing_key,
         enforce: rule.enforce,
         on_failure: rule.on_failure,

@@ -3,7 +3,7 @@
 use super::Cost;
 use super::matches::{self, Known};
 use super::read::Node;
-use super::{Key, Match, OnFailure, OnMissingKey, Share, Source, keys, store, windows};
+use super::{Consume, Key, Match, OnFailure, OnMissingKey, Share, Source, keys, store, windows};
 use crate::window::Window;
 
 const FIELDS: &[&str] = &[
@@ -34,6 +34,7 @@ pub(super) struct Rule<'a> {
     pub(super) hash_tag: Option<Vec<Source>>,
     pub(super) cost: Cost,
     pub(super) shards: u16,
+    pub(super) consume: Consume,
     pub(super) on_missing_key: OnMissingKey,
     pub(super) enforce: Share,
     pub(super) on_failure: OnFailure,
@@ -73,13 +74,14 @@ pub(super) fn read<'a>(
     let shards = fields.or("shards", 1, |node| windows::shards(&node, charged));
     let cost = fields.or("cost", Cost::Fixed(1), |node| windows::cost(&node, charged, shards.unwrap_or(1)));
 
-    let consume = fields.or("consume", (), |node| node.one_of(&[("on_request", ())], &["on_success"]));
+    let consume = fields.or("consume", Consume::OnRequest, |node| {
+        node.one_of(&[("on_request", Consume::OnRequest), ("on_success", Consume::OnSuccess)], &[])
+    });
     let on_missing_key = fields.or("on_missing_key", OnMissingKey::Skip, |node| {
         node.one_of(&[("skip", OnMissingKey::Skip), ("reject", OnMissingKey::Reject)], &[])
     });
     let enforce = fields.or("enforce", Share::ALL, |node| node.percent());
     let on_failure = fields.or("on_failure", around.on_failure, |node| store::on_failure(&node));
-    consume?;
     Some(Rule {
         key_prefix: key_prefix?,
         matches: matches?,
@@ -89,6 +91,7 @@ pub(super) fn read<'a>(
         hash_tag: hash_tag?,
         cost: cost?,
         shards: shards?,
+        consume: consume?,
         on_missing_key: on_missing_key?,
         enforce: enforce?,
         on_failure: on_failure?,

@@ -3,11 +3,13 @@ use serde_json::{Value, json};
 use super::*;
 use crate::counter::STORE_BUCKETS;
 use crate::lane::parse_source;
+use crate::policy::Cost;
 use crate::wire::{DecideRequest, StoreError, VERSION, WindowAnswer};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 mod failing_store;
+mod on_success;
 
 fn policy(value: &Value) -> Policy {
     Policy::from_value(value).unwrap_or_else(|errors| panic!("{errors:?}"))

@@ -32,7 +32,7 @@ fn a_limit_that_says_only_its_keys_and_windows_has_the_documented_defaults() {
     assert_eq!(count.keys[0].sources, [Source::Constant("global".to_owned())]);
     assert!(count.hash_tag.is_none());
     assert_eq!((&count.cost, count.shards), (&Cost::Fixed(1), 1));
-    assert_eq!(count.on_missing_key, OnMissingKey::Skip);
+    assert_eq!((count.consume, count.on_missing_key), (Consume::OnRequest, OnMissingKey::Skip));
     assert_eq!(count.enforce, Share::ALL);
     assert_eq!(count.on_failure, OnFailure::Local);
 }
@@ -50,7 +50,7 @@ fn everything_about_a_limit_can_be_said() {
         "windows": [{"limit": 10, "per": "1s", "burst": 20}, {"limit": 100.0, "per": "1m"}],
         "algorithm": "token_bucket",
         "cost": {"header": "x-cost", "max": 2},
-        "consume": "on_request",
+        "consume": "on_success",
         "on_missing_key": "reject",
         "enforce": "12.5%",
         "shards": 10,
@@ -82,7 +82,7 @@ fn everything_about_a_limit_can_be_said() {
     };
     assert_eq!(count.windows, [bucket(10, 1, 20), bucket(100, 60, 100)]);
     assert_eq!((&count.cost, count.shards), (&Cost::Header { name: "x-cost".to_owned(), max: 2 }, 10));
-    assert_eq!(count.on_missing_key, OnMissingKey::Reject);
+    assert_eq!((count.consume, count.on_missing_key), (Consume::OnSuccess, OnMissingKey::Reject));
     assert_eq!(count.enforce, Share::from_millionths(125_000));
     assert_eq!(count.on_failure, OnFailure::Open);
 }
@@ -439,14 +439,14 @@ fn a_cost_fits_into_one_shard() {
 fn the_other_fields_say_what_they_allow() {
     check_x(
         json!({
-            "consume": "on_success", "on_missing_key": "deny", "enforce": "0,5%", "on_failure": "allow",
+            "consume": "on_succes", "on_missing_key": "deny", "enforce": "0,5%", "on_failure": "allow",
             "key_prefix": "a:b", "window": [],
         }),
         &[
             ".window: []: is an unknown field; allowed: match, except, key_prefix, keys, hash_tag, windows, algorithm, \
              cost, consume, on_missing_key, enforce, shards and 2 more; did you mean `windows`?",
             ".key_prefix: \"a:b\": must be 1 to 64 letters, digits, _ or -, and begin with a letter or digit",
-            ".consume: \"on_success\": is not supported by this version; supported: on_request",
+            ".consume: \"on_succes\": must be one of on_request, on_success; did you mean `on_success`?",
             ".on_missing_key: \"deny\": must be one of skip, reject",
             ".enforce: \"0,5%\": must be a percentage from 0% to 100% with at most four decimals, such as 1% or 0.5%",
             ".on_failure: \"allow\": must be one of local, open, closed",

@@ -316,3 +316,11 @@ fn a_lanes_version_is_spread_like_the_normal_one_and_must_hold_as_many_requests(
            rate_limits.shadow_x.windows, of which each shard holds its part"],
     );
 }
+
+#[test]
+fn a_lanes_version_is_charged_when_the_normal_one_is_unless_it_says_otherwise() {
+    let own = |own: Value| json!({"x": limit(json!({"consume": "on_success"})), "shadow_x": own});
+    let consume = |entries: Value| count(&loaded(&shadowed("values", entries)).lanes[1].limits[0]).consume;
+    assert_eq!(consume(own(json!({"cost": 2}))), Consume::OnSuccess);
+    assert_eq!(consume(own(json!({"consume": "on_request"}))), Consume::OnRequest);
+}
