@@ -122,7 +122,13 @@ pub(super) fn shards(node: &Node<'_>, windows: Option<(&[Window], &Node<'_>)>) -
         ),
         _ => (MAX_SHARDS.into(), String::new()),
     };
-    u16::try_from(node.whole_and(1..=most, &because)?).ok()
+    let shards = u16::try_from(node.whole_and(1..=most, &because)?).ok()?;
+    // the first part is the largest, the last one the smallest
+    let parts = |window: &Window| window.part(shards, 0).and(window.part(shards, shards - 1));
+    match windows.and_then(|(windows, _)| windows.iter().find_map(|window| parts(window).err())) {
+        Some(error) => node.refuse(format_args!("makes parts of windows that are none: {error}")),
+        None => Some(shards),
+    }
 }
 
 /// Reads `cost`. `windows` are those it is charged to, as far as they are known, and where they are written. A
