@@ -12,7 +12,8 @@ use lanekeeper_engine::units::Timestamp;
 use lanekeeper_engine::wire::{CheckAnswer, SHIM_HEADER};
 
 use crate::batch::{Asking, Batches, Call, Load, MAX_STREAMS, Waiter};
-use crate::host::{self, Buffer, HostError, Map, SharedCells};
+use crate::cells::{SharedCells, shared_key};
+use crate::host::{self, Buffer, HostError, Map};
 use crate::metrics::{CallEnd, Metrics};
 use crate::stream::Stream;
 
@@ -30,6 +31,8 @@ pub(crate) struct Root {
     context: u32,
     /// None until it is configured.
     active: Option<Active>,
+    /// The host wants it to end, and waits for its word.
+    is_leaving: bool,
 }
 
 /// A root with a policy.
@@ -57,7 +60,7 @@ enum Heard {
 
 impl Root {
     pub(crate) fn new(context: u32) -> Self {
-        Self { context, active: None }
+        Self { context, active: None, is_leaving: false }
     }
 
     /// The policy and what runs under it; none before it is configured.
@@ -96,6 +99,25 @@ impl Root {
             active.rest();
             answering.end();
         }
+        self.leave_if_done();
+    }
+
+    /// Its streams have ended, and nobody begins another one. `false` while charges are under way: then it says
+    /// itself when they have ended.
+    pub(crate) fn done(&mut self) -> bool {
+        self.is_leaving = self.active.as_ref().is_some_and(Active::is_busy);
+        if !self.is_leaving {
+            // a timer outlives its root otherwise
+            let _ = host::set_tick_period(None);
+        }
+        !self.is_leaving
+    }
+
+    fn leave_if_done(&mut self) {
+        if self.is_leaving && self.done() {
+            // a host that does not wait has deleted it before
+            let _ = host::done();
+        }
     }
 
     /// A callout has ended.
@@ -107,6 +129,7 @@ impl Root {
             active.pump(now, &mut answering);
             answering.end();
         }
+        self.leave_if_done();
     }
 }
 
@@ -164,6 +187,11 @@ impl Active {
             self.charge_elsewhere(charge.account, &charge.check, now);
         }
         Err(unsent.streams)
+    }
+
+    /// Whether anything is under way to the store, or waits to be.
+    fn is_busy(&self) -> bool {
+        self.store.as_ref().is_some_and(|store| !store.batches.is_idle())
     }
 
     /// Stops the timer when it has nothing left to watch over. Only the timer itself does, so that a busy root
@@ -319,7 +347,7 @@ fn read_answer(has_headers: bool) -> Result<(Vec<u8>, Vec<u8>), CallEnd> {
 
 /// The secret under which this node's subjects find their slots: drawn by the first VM, read by the others.
 fn node_secret() -> Result<(u64, u64), HostError> {
-    let key = host::shared_key("secret", 0);
+    let key = shared_key("secret", 0);
     let (mut bytes, version) = host::shared_data(&key)?;
     if bytes.len() != 16 {
         let mut drawn = [0_u8; 16];

@@ -96,17 +96,15 @@ impl Vm {
         }
     }
 
-    /// A context ends. A stream that waits is forgotten: what was charged for it stays charged.
-    pub(crate) fn done(&mut self, context: u32) {
+    /// A context ends. A stream that waits is forgotten: what was charged for it stays charged. `false` from a root
+    /// that has something under way, and will say when it has not.
+    pub(crate) fn done(&mut self, context: u32) -> bool {
         if let Some(stream) = self.streams.remove(&context)
             && let Some(root) = self.roots.get_mut(&stream.root())
         {
             stream.done(root);
         }
-        if self.roots.contains_key(&context) {
-            // a timer outlives its root otherwise
-            let _ = host::set_tick_period(None);
-        }
+        self.roots.get_mut(&context).is_none_or(Root::done)
     }
 
     /// A context is gone.

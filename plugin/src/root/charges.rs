@@ -7,7 +7,7 @@ use lanekeeper_engine::wire::{Check, CheckAnswer};
 
 use super::Active;
 use crate::batch::Call;
-use crate::host::SharedCells;
+use crate::cells::SharedCells;
 
 impl Active {
     /// Brings charges on their way. No stream waits for them.

@@ -186,6 +186,26 @@ fn many_streams_that_wait_leave_room_for_charges_and_the_other_way_round() {
 }
 
 #[test]
+fn a_policy_that_is_replaced_stays_until_its_charges_have_ended() {
+    for (name, answer, source) in [("answered", None, "store"), ("lost", Some(Answer::reset()), "local")] {
+        let host = start(&paid(10, "local"), 1);
+        let store = Store::new();
+        let stream = host.worker(0).request(by("u"));
+        let question = host.callouts().remove(0);
+        host.answer(&question, store.answer(&host, &question));
+        host.reconfigure(&paid(20, "local").to_string()).unwrap();
+        succeed(&stream);
+        assert_eq!(host.worker(0).contexts(), (2, 0), "{name}");
+        let charge = host.callouts().remove(0);
+        host.answer(&charge, answer.unwrap_or_else(|| store.answer(&host, &charge)));
+        assert_eq!(charges(&host, "normal", "per_user", "charged", source), 1, "{name}");
+        host.advance(1000 * MS);
+        assert_eq!(host.worker(0).contexts(), (1, 0), "{name}");
+        behaved(&host);
+    }
+}
+
+#[test]
 fn a_charge_costs_one_callout_and_few_host_calls() {
     let (host, _) = answered_by_the_store(&paid(100, "local"));
     let expected = [
