@@ -3,6 +3,10 @@
 // clippy.toml allows these in test functions; the helpers here are no less tests
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod envoy {
+    mod success;
+}
+
 use std::io::Write;
 use std::net::TcpStream;
 use std::thread;
