@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::verdict::Verdict;
 use crate::problem::Problem;
+use crate::shards;
 
 /// A question about a limit that is named elsewhere.
 #[derive(Deserialize)]
@@ -145,9 +146,9 @@ impl<'p> Asked<'p> {
         Check { keys: self.keys.iter().map(key).collect() }
     }
 
-    /// The keys in the store that it asks about.
+    /// The keys in the store that it asks about, with every shard of each.
     pub(super) fn store_keys(&self) -> Vec<String> {
-        self.keys.iter().map(|(_, key)| key.clone()).collect()
+        self.keys.iter().flat_map(|(_, key)| shards::store_keys(key, self.count.shards)).collect()
     }
 
     /// What the store's answer comes to; a problem when it has none.
