@@ -11,10 +11,13 @@ use lanekeeper_engine::request::{Judge, Request, Step};
 use lanekeeper_engine::units::Timestamp;
 use lanekeeper_engine::wire::{CheckAnswer, SHIM_HEADER};
 
-use crate::batch::{Asking, Batches, Call, MAX_STREAMS, Waiter};
-use crate::host::{self, Buffer, HostError, Map, SharedCells};
+use crate::batch::{Asking, Batches, Call, Load, MAX_STREAMS, Waiter};
+use crate::cells::{SharedCells, shared_key};
+use crate::host::{self, Buffer, HostError, Map};
 use crate::metrics::{CallEnd, Metrics};
 use crate::stream::Stream;
+
+mod charges;
 
 /// While streams wait and no callout will call back, the timer does, this often.
 const HASTE: Duration = Duration::from_millis(1);
@@ -28,6 +31,8 @@ pub(crate) struct Root {
     context: u32,
     /// None until it is configured.
     active: Option<Active>,
+    /// The host wants it to end, and waits for its word.
+    is_leaving: bool,
 }
 
 /// A root with a policy.
@@ -55,7 +60,7 @@ enum Heard {
 
 impl Root {
     pub(crate) fn new(context: u32) -> Self {
-        Self { context, active: None }
+        Self { context, active: None, is_leaving: false }
     }
 
     /// The policy and what runs under it; none before it is configured.
@@ -94,6 +99,25 @@ impl Root {
             active.rest();
             answering.end();
         }
+        self.leave_if_done();
+    }
+
+    /// Its streams have ended, and nobody begins another one. `false` while charges are under way: then it says
+    /// itself when they have ended.
+    pub(crate) fn done(&mut self) -> bool {
+        self.is_leaving = self.active.as_ref().is_some_and(Active::is_busy);
+        if !self.is_leaving {
+            // a timer outlives its root otherwise
+            let _ = host::set_tick_period(None);
+        }
+        !self.is_leaving
+    }
+
+    fn leave_if_done(&mut self) {
+        if self.is_leaving && self.done() {
+            // a host that does not wait has deleted it before
+            let _ = host::done();
+        }
     }
 
     /// A callout has ended.
@@ -105,6 +129,7 @@ impl Root {
             active.pump(now, &mut answering);
             answering.end();
         }
+        self.leave_if_done();
     }
 }
 
@@ -148,12 +173,25 @@ impl Active {
             store.batches.wait(waiter);
             return true;
         }
-        let sent = store.batches.send(&store.asking, now, vec![waiter]);
-        if sent.is_err() {
-            store.circuit.failed(now);
-            self.metrics.call(CallEnd::NotSent);
+        let load = store.batches.with(waiter);
+        self.send(load, now).is_ok()
+    }
+
+    /// Sends one callout. When the host will not, its streams come back.
+    fn send(&mut self, load: Load, now: Timestamp) -> Result<(), Vec<Waiter>> {
+        let Some(store) = &mut self.store else { return Err(load.streams) };
+        let Err(unsent) = store.batches.send(&store.asking, now, load) else { return Ok(()) };
+        store.circuit.failed(now);
+        self.metrics.call(CallEnd::NotSent);
+        for charge in unsent.charges {
+            self.charge_elsewhere(charge.account, &charge.check, now);
         }
-        sent.is_ok()
+        Err(unsent.streams)
+    }
+
+    /// Whether anything is under way to the store, or waits to be.
+    fn is_busy(&self) -> bool {
+        self.store.as_ref().is_some_and(|store| !store.batches.is_idle())
     }
 
     /// Stops the timer when it has nothing left to watch over. Only the timer itself does, so that a busy root
@@ -175,21 +213,31 @@ impl Active {
         let Some(store) = &mut self.store else { return };
         let Some(call) = store.batches.end(call) else { return };
         let age = call.age(now);
-        let read = read_answer(has_headers).and_then(|(status, body)| call.read(&status, &body));
-        let read = if read.is_ok() && age > store.asking.timeout { Err(CallEnd::Late) } else { read };
-        match read {
-            Ok(answers) => {
+        let is_late = age > store.asking.timeout;
+        match read_answer(has_headers).and_then(|(status, body)| call.read(&status, &body)) {
+            Ok(heard) if !is_late => {
                 store.circuit.answered(now, age);
                 self.metrics.call(CallEnd::Answered);
-                for (stream, answers) in answers {
+                for (stream, answers) in heard.streams {
                     answering.tell(self, stream, Heard::Answers(answers), now);
                 }
+                self.settle(call, heard.charges, now);
             }
-            Err(end) => self.call_failed(now, &call, end, answering),
+            // what was granted may not be spent any more; what was charged is charged
+            Ok(heard) => self.call_failed(now, call, CallEnd::Late, heard.charges, answering),
+            Err(end) => self.call_failed(now, call, end, Vec::new(), answering),
         }
     }
 
-    fn call_failed(&mut self, now: Timestamp, call: &Call, end: CallEnd, answering: &mut Answering<'_>) {
+    /// A callout has no answer that its streams can use. `charged` is what it said of its charges, if anything.
+    fn call_failed(
+        &mut self,
+        now: Timestamp,
+        call: Call,
+        end: CallEnd,
+        charged: Vec<CheckAnswer>,
+        answering: &mut Answering<'_>,
+    ) {
         if let Some(store) = &mut self.store {
             store.circuit.failed(now);
         }
@@ -197,6 +245,7 @@ impl Active {
         for stream in call.streams() {
             answering.tell(self, stream, Heard::Nothing, now);
         }
+        self.settle(call, charged, now);
     }
 
     /// Gives up one callout that the host should have ended long ago; the next tick gives up the next.
@@ -205,7 +254,7 @@ impl Active {
         let patience = store.asking.timeout + store.tick;
         let lost = store.batches.lost_before(before(now, patience));
         if let Some(call) = lost {
-            self.call_failed(now, &call, CallEnd::TimedOut, answering);
+            self.call_failed(now, call, CallEnd::TimedOut, Vec::new(), answering);
         }
     }
 
@@ -236,20 +285,14 @@ impl Active {
                 answering.tell(self, stream, Heard::Nothing, now);
             }
         }
-        while let Some(store) = &mut self.store {
-            if !store.batches.has_room() {
+        while let Some(store) = self.store.as_mut().filter(|store| store.batches.has_room()) {
+            let Some(load) = store.batches.next(|stream| answering.streams.contains_key(&stream)) else {
                 break;
-            }
-            let next = store.batches.next(|stream| answering.streams.contains_key(&stream));
-            if next.is_empty() {
+            };
+            if let Err(unsent) = self.send(load, now)
+                && !self.let_go(unsent, now, answering)
+            {
                 break;
-            }
-            if let Err(unsent) = store.batches.send(&store.asking, now, next) {
-                store.circuit.failed(now);
-                self.metrics.call(CallEnd::NotSent);
-                if !self.let_go(unsent, now, answering) {
-                    break;
-                }
             }
         }
         if let Some(store) = &mut self.store {
@@ -304,7 +347,7 @@ fn read_answer(has_headers: bool) -> Result<(Vec<u8>, Vec<u8>), CallEnd> {
 
 /// The secret under which this node's subjects find their slots: drawn by the first VM, read by the others.
 fn node_secret() -> Result<(u64, u64), HostError> {
-    let key = host::shared_key("secret", 0);
+    let key = shared_key("secret", 0);
     let (mut bytes, version) = host::shared_data(&key)?;
     if bytes.len() != 16 {
         let mut drawn = [0_u8; 16];

@@ -240,6 +240,14 @@ fn store_key(key: &str, shard: u16) -> String {
     }
 }
 
+/// Every store key that a key is spread over.
+pub(crate) fn store_keys(key: &str, shards: u16) -> Vec<String> {
+    match shards {
+        1 => vec![key.to_owned()],
+        shards => (0..shards).map(|shard| store_key(key, shard)).collect(),
+    }
+}
+
 /// What is asked of one shard.
 fn part(key: &KeyCheck, shard: u16) -> Option<KeyCheck> {
     let windows = parts(&key.windows, key.shards, shard)?;

@@ -1,10 +1,12 @@
 //! The built plugin on the fake host.
 
 mod bad_input;
+mod charging;
 mod counters;
 mod life;
 mod scenarios;
 mod store;
+mod success;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -106,6 +108,12 @@ fn fallback(stream: &Stream) -> Option<String> {
 fn decisions(host: &Host, lane: &str, limit: &str, outcome: &str, source: &str) -> u64 {
     let name =
         format!("lanekeeper.decisions_total.lane.{lane}.limit.{limit}.outcome.{outcome}.source.{source}");
+    host.counter(&name).unwrap_or(0)
+}
+
+fn charges(host: &Host, lane: &str, limit: &str, outcome: &str, source: &str) -> u64 {
+    let name =
+        format!("lanekeeper.charges_total.lane.{lane}.limit.{limit}.outcome.{outcome}.source.{source}");
     host.counter(&name).unwrap_or(0)
 }
 
