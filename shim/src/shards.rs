@@ -152,6 +152,10 @@ impl Store for Sharded {
         self.store.reset(keys)
     }
 
+    fn count_nodes<'a>(&'a self, nodes: &'a [u64], life: Duration) -> Answering<'a, Result<u32, StoreError>> {
+        self.store.count_nodes(nodes, life)
+    }
+
     fn ready(&self) -> Answering<'_, Result<(), NotReady>> {
         self.store.ready()
     }
