@@ -70,6 +70,13 @@ impl LocalCounters {
         Self { secret }
     }
 
+    /// A number by which this node may be known to others; all workers of the node have the same.
+    pub fn node(&self) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
+        "node".hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// Decides a check at `now`, a moment of the node's monotonic clock, against this node's share of each limit:
     /// one of `nodes`.
     pub fn decide(&self, cells: &dyn Cells, check: &Check, nodes: NonZeroU32, now: Timestamp) -> CheckAnswer {

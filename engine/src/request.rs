@@ -24,8 +24,10 @@ use crate::headers::Headers;
 use crate::lane::{self, HeaderEdit};
 use crate::matcher::Target;
 use crate::policy::{Limit, LimitVerdict, OnFailure, OnMissingKey, Policy, Share};
+use crate::refusals::Refusals;
 use crate::subject::store_keys;
-use crate::wire::{Check, CheckAnswer, MAX_CHECKS, MAX_KEYS};
+use crate::units::Timestamp;
+use crate::wire::{Check, CheckAnswer, MAX_CHECKS, MAX_KEYS, StoreError};
 
 mod bill;
 mod limit;
@@ -175,6 +177,22 @@ impl Request {
                 self.reject(policy, &Refusal::Unavailable)
             }
         }
+    }
+
+    /// What `refusals` alone decide at `now`: that it is rejected, or of a request whose limits are all dry runs that each
+    /// would have rejected it. Else nothing changes, and the store is to be asked.
+    pub fn recall(&mut self, policy: &Policy, refusals: &Refusals, now: Timestamp) -> Option<Step> {
+        let State::Pending { questions, .. } = &self.state else { return None };
+        let recall = |question: &Question| refusals.recall(&question.check, now);
+        let recalled: Vec<Option<CheckAnswer>> = questions.iter().map(recall).collect();
+        let mut known = questions.iter().zip(&recalled).filter(|(_, answer)| answer.is_some());
+        if !(known.any(|(question, _)| !question.dry_run) || recalled.iter().all(Option::is_some)) {
+            return None;
+        }
+        // a dry run beside a rejection is not asked: enforced, it would not have been charged either
+        let failed = CheckAnswer::Failed { error: StoreError::Unreachable };
+        let answers = recalled.into_iter().map(|answer| answer.unwrap_or_else(|| failed.clone())).collect();
+        Some(self.answered(policy, Judge::Remembered, answers))
     }
 
     /// The store was not asked, or gave no answer that could be used.

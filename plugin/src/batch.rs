@@ -9,8 +9,10 @@
 //! and they stand first in it, so that whoever is judged with them is judged after them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use lanekeeper_engine::refusals::Refusals;
 use lanekeeper_engine::request::{Account, Charge};
 use lanekeeper_engine::units::Timestamp;
 use lanekeeper_engine::wire::{
@@ -62,6 +64,8 @@ pub(crate) struct Heard {
     pub(crate) charges: Vec<CheckAnswer>,
     /// To each of its streams.
     pub(crate) streams: Vec<(u32, Vec<CheckAnswer>)>,
+    /// How many nodes there are, if it knows.
+    pub(crate) nodes: Option<NonZeroU32>,
 }
 
 /// A stream's place in a question: it has the next so many checks.
@@ -79,6 +83,8 @@ pub(crate) struct Asking {
     pub(crate) timeout: Duration,
     /// The value of the `authorization` header.
     pub(crate) authorization: Option<String>,
+    /// The number of this node.
+    pub(crate) node: u64,
 }
 
 /// The questions of one root.
@@ -178,7 +184,7 @@ impl Batches {
         let charged = load.charges.into_iter().map(|charge| charge.check);
         let checks = charged.chain(load.streams.into_iter().flat_map(|waiter| waiter.checks)).collect();
         let spend_within_ms = u32::try_from(asking.timeout.as_millis()).unwrap_or(u32::MAX);
-        let question = DecideRequest { version: VERSION, spend_within_ms, checks };
+        let question = DecideRequest { version: VERSION, spend_within_ms, node: Some(asking.node), checks };
         // a question is made of texts and numbers, which always have a JSON form
         let body = serde_json::to_vec(&question).unwrap_or_default();
         let mut headers = vec![
@@ -236,10 +242,19 @@ impl Call {
         if !response.fits(&self.question) {
             return Err(CallEnd::Malformed);
         }
+        let nodes = response.nodes.and_then(NonZeroU32::new);
         let mut answers = response.answers.into_iter();
         let charges = answers.by_ref().take(self.accounts.len()).collect();
         let to_stream = |place: &Place| (place.stream, answers.by_ref().take(place.checks).collect());
-        Ok(Heard { charges, streams: self.streams.iter().map(to_stream).collect() })
+        Ok(Heard { charges, streams: self.streams.iter().map(to_stream).collect(), nodes })
+    }
+
+    /// Keeps the refusals among what was heard.
+    pub(crate) fn remember(&self, heard: &Heard, refusals: &mut Refusals) {
+        let answers = heard.charges.iter().chain(heard.streams.iter().flat_map(|(_, answers)| answers));
+        for (check, answer) in self.question.checks.iter().zip(answers) {
+            refusals.remember(check, answer, self.asked);
+        }
     }
 
     /// What it asked, as it was before it was made.

@@ -117,6 +117,7 @@ fn charge_end_name(end: ChargeEnd) -> &'static str {
 fn judge_name(judge: Judge) -> &'static str {
     match judge {
         Judge::Store => "store",
+        Judge::Remembered => "remembered",
         Judge::Local => "local",
         Judge::Open => "open",
         Judge::Closed => "closed",

@@ -1,15 +1,17 @@
 //! One configuration of the filter, and the way from its streams to the store.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
 use lanekeeper_engine::circuit::Circuit;
 use lanekeeper_engine::local::LocalCounters;
 use lanekeeper_engine::policy::{Policy, Store};
+use lanekeeper_engine::refusals::Refusals;
 use lanekeeper_engine::request::{Judge, Request, Step};
 use lanekeeper_engine::units::Timestamp;
-use lanekeeper_engine::wire::{CheckAnswer, SHIM_HEADER};
+use lanekeeper_engine::wire::{Check, CheckAnswer, SHIM_HEADER};
 
 use crate::batch::{Asking, Batches, Call, Load, MAX_STREAMS, Waiter};
 use crate::cells::{SharedCells, shared_key};
@@ -41,6 +43,10 @@ pub(crate) struct Active {
     pub(crate) metrics: Metrics,
     counters: LocalCounters,
     store: Option<StoreLink>,
+    /// What the store refused and need not be asked again.
+    refusals: Refusals,
+    /// How many nodes there are, as the store said last.
+    nodes: NonZeroU32,
 }
 
 struct StoreLink {
@@ -78,12 +84,16 @@ impl Root {
         })?;
         let secret = node_secret()
             .map_err(|error| one(format!("this node's workers cannot share counters: {error}")))?;
-        let store = policy.store.as_ref().map(StoreLink::new).transpose().map_err(one)?;
+        let counters = LocalCounters::new(secret);
+        let link = |store| StoreLink::new(store, counters.node());
+        let store = policy.store.as_ref().map(link).transpose().map_err(one)?;
         let active = Active {
             policy: Rc::new(policy),
             metrics: Metrics::default(),
-            counters: LocalCounters::new(secret),
+            counters,
             store,
+            refusals: Refusals::new(secret),
+            nodes: NonZeroU32::MIN,
         };
         self.active = Some(active);
         Ok(())
@@ -161,6 +171,11 @@ impl Answering<'_> {
 }
 
 impl Active {
+    /// What need not be asked again.
+    pub(crate) fn recall(&self, request: &mut Request, now: Timestamp) -> Option<Step> {
+        request.recall(&self.policy, &self.refusals, now)
+    }
+
     /// Brings a question on its way. `false` when the store is not asked.
     pub(crate) fn ask(&mut self, stream: u32, request: &Request, now: Timestamp) -> bool {
         let Some(store) = &mut self.store else { return false };
@@ -204,8 +219,15 @@ impl Active {
 
     /// Counts a request's checks on this node.
     pub(crate) fn count(&mut self, request: &mut Request, now: Timestamp) -> Step {
-        let answers = request.checks().map(|check| self.counters.decide(&SharedCells, check, now)).collect();
+        let answers = request.checks().map(|check| self.decide_here(check, now)).collect();
         request.answered(&self.policy, Judge::Local, answers)
+    }
+
+    /// Decides by this node's counters: in the store's place against its share of the limits, and against all of
+    /// them where there is no store.
+    fn decide_here(&self, check: &Check, now: Timestamp) -> CheckAnswer {
+        let nodes = if self.store.is_some() { self.nodes } else { NonZeroU32::MIN };
+        self.counters.decide(&SharedCells, check, nodes, now)
     }
 
     fn call_ended(&mut self, now: Timestamp, call: u32, has_headers: bool, answering: &mut Answering<'_>) {
@@ -214,7 +236,12 @@ impl Active {
         let Some(call) = store.batches.end(call) else { return };
         let age = call.age(now);
         let is_late = age > store.asking.timeout;
-        match read_answer(has_headers).and_then(|(status, body)| call.read(&status, &body)) {
+        let heard = read_answer(has_headers).and_then(|(status, body)| call.read(&status, &body));
+        if let Ok(heard) = &heard {
+            call.remember(heard, &mut self.refusals);
+            self.nodes = heard.nodes.unwrap_or(self.nodes);
+        }
+        match heard {
             Ok(heard) if !is_late => {
                 store.circuit.answered(now, age);
                 self.metrics.call(CallEnd::Answered);
@@ -302,7 +329,7 @@ impl Active {
 }
 
 impl StoreLink {
-    fn new(store: &Store) -> Result<Self, String> {
+    fn new(store: &Store, node: u64) -> Result<Self, String> {
         let token = store.token_env.as_ref().map(|name| {
             let token = host::environment(name).filter(|token| !token.is_empty());
             token.ok_or_else(|| {
@@ -311,7 +338,7 @@ impl StoreLink {
         });
         let authorization = token.transpose()?.map(|token| format!("Bearer {token}"));
         Ok(Self {
-            asking: Asking { cluster: store.cluster.clone(), timeout: store.timeout, authorization },
+            asking: Asking { cluster: store.cluster.clone(), timeout: store.timeout, authorization, node },
             circuit: Circuit::new(store.circuit),
             batches: Batches::default(),
             tick: store.timeout.clamp(Duration::from_millis(10), Duration::from_millis(100)),

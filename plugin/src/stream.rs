@@ -146,8 +146,11 @@ fn settle(id: u32, request: &mut Request, active: &mut Active, step: Step, now: 
         step = match step {
             Step::Continue => break Verdict::Pass,
             Step::Reply(reply) => break Verdict::Refused(reply),
-            Step::Ask if active.ask(id, request, now) => break Verdict::Waits,
-            Step::Ask => request.store_failed(&policy),
+            Step::Ask => match active.recall(request, now) {
+                Some(step) => step,
+                None if active.ask(id, request, now) => break Verdict::Waits,
+                None => request.store_failed(&policy),
+            },
             Step::Count => active.count(request, now),
         };
     };

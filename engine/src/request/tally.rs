@@ -5,6 +5,8 @@
 pub enum Judge {
     /// The store.
     Store,
+    /// The store, when it was asked before: a refusal that still holds.
+    Remembered,
     /// This node's counters.
     Local,
     /// `on_failure: open`, in the store's absence.

@@ -7,7 +7,6 @@ use lanekeeper_engine::wire::{Check, CheckAnswer};
 
 use super::Active;
 use crate::batch::Call;
-use crate::cells::SharedCells;
 
 impl Active {
     /// Brings charges on their way. No stream waits for them.
@@ -61,7 +60,7 @@ impl Active {
     }
 
     fn charge_node(&mut self, account: Account, check: &Check, now: Timestamp) {
-        let answer = self.counters.decide(&SharedCells, check, now);
+        let answer = self.decide_here(check, now);
         self.charge_ended(account, ChargeEnd::from(&answer));
     }
 

@@ -4,6 +4,7 @@ mod bad_input;
 mod charging;
 mod counters;
 mod life;
+mod refusals;
 mod scenarios;
 mod store;
 mod success;
@@ -29,6 +30,8 @@ struct Store {
     memory: Rc<MemoryStore>,
     clock: Arc<AtomicU64>,
     away: Rc<Cell<bool>>,
+    /// How many nodes it says there are.
+    nodes: Rc<Cell<Option<u32>>>,
 }
 
 impl Store {
@@ -36,7 +39,7 @@ impl Store {
         let clock = Arc::new(AtomicU64::new(0));
         let read = Arc::clone(&clock);
         let memory = MemoryStore::with_clock(move || Timestamp::from_micros(read.load(Ordering::Relaxed)));
-        Self { memory: Rc::new(memory), clock, away: Rc::default() }
+        Self { memory: Rc::new(memory), clock, away: Rc::default(), nodes: Rc::default() }
     }
 
     fn answer(&self, host: &Host, callout: &Callout) -> Answer {
@@ -46,7 +49,7 @@ impl Store {
         let within = Duration::from_millis(question.spend_within_ms.into());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let answers = runtime.block_on(self.memory.decide(&question.checks, within));
-        ours(DecideResponse { version: VERSION, answers })
+        ours(DecideResponse { version: VERSION, nodes: self.nodes.get(), answers })
     }
 
     /// Answers every callout of this host at once, or refuses the connection while it is away.
