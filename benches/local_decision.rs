@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::num::NonZeroU32;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use lanekeeper_benches::ordinary::{headers, policy};
@@ -37,7 +38,7 @@ fn decide(policy: &Policy, headers: &Headers, cells: &Map, now: Timestamp) -> St
     let facts = Facts { headers, client: &client, chance: &|| 0 };
     let (mut request, _) = Request::arrive(policy, &facts);
     let counters = LocalCounters::new((1, 2));
-    let answers = request.checks().map(|check| counters.decide(cells, check, now)).collect();
+    let answers = request.checks().map(|check| counters.decide(cells, check, NonZeroU32::MIN, now)).collect();
     request.answered(policy, Judge::Local, answers)
 }
 

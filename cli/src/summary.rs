@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use lanekeeper_engine::policy::{Count, Lane, Limit, LimitVerdict, Policy, own_version, written};
+use lanekeeper_engine::policy::{Consume, Count, Lane, Limit, LimitVerdict, Policy, own_version, written};
 use serde_json::Value;
 
 /// Writes the summary of `policy`, which was read from `document`.
@@ -49,12 +49,17 @@ fn verdict(limit: &Limit) -> String {
     }
 }
 
-/// `100 per 1m and 1000 per 1h by per_shop, per_user`.
+/// `100 per 1m and 1000 per 1h by per_shop, per_user, in 8 shards, charged on success`.
 fn counting(count: &Count) -> String {
     let windows: Vec<String> =
         count.windows.iter().map(|w| format!("{} per {}", w.limit(), written(w.per()))).collect();
     let keys: Vec<&str> = count.keys.iter().map(|key| key.name.as_str()).collect();
-    format!("{} by {}", windows.join(" and "), keys.join(", "))
+    let shards = if count.shards > 1 { format!(", in {} shards", count.shards) } else { String::new() };
+    let consume = match count.consume {
+        Consume::OnRequest => "",
+        Consume::OnSuccess => ", charged on success",
+    };
+    format!("{} by {}{shards}{consume}", windows.join(" and "), keys.join(", "))
 }
 
 /// `1 limit`, `2 limits`.

@@ -107,6 +107,12 @@ fn a_good_policy_is_summed_up() {
             "    shadow: shares the normal limit and its counters (the lane is disabled)",
         ],
     );
+    let spread = GOOD.replace("    <<: *default", "    <<: *default\n    shards: 8\n    consume: on_success");
+    let spread = Files::new(&[("p.yaml", &spread)]).check(&["p.yaml"]).out;
+    assert!(
+        spread.contains("  second: 10 per 1s by everyone, in 8 shards, charged on success\n"),
+        "{spread}"
+    );
     let rejecting =
         Files::new(&[("p.yaml", &GOOD.replace("[everyone]", "[everyone]\n    fallback: reject"))]);
     assert!(rejecting.check(&["p.yaml"]).out.ends_with("    shadow: turned away\n"));

@@ -14,6 +14,7 @@
 //! | [`window`], [`counter`] | how a window is kept, and one decision over many of them |
 //! | [`wire`] | the questions to the shim and its answers |
 //! | [`request`], [`answer`] | the way of a request, and what its client gets to see |
+//! | [`refusals`] | what need not be asked again |
 //! | [`local`], [`circuit`] | counting without a store, and when to leave a store alone |
 //! | [`units`] | moments and spans |
 
@@ -26,6 +27,7 @@ pub mod local;
 pub mod matcher;
 pub mod path;
 pub mod policy;
+pub mod refusals;
 pub mod request;
 pub mod subject;
 pub mod units;

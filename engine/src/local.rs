@@ -19,11 +19,12 @@
 
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
-use crate::counter::{Ask, Charge, Decision, KeyVerdict, SubjectCounters, decide};
+use crate::counter::{Ask, Charge, Decision, KeyVerdict, SubjectCounters, WindowVerdict, decide};
 use crate::units::Timestamp;
 use crate::window::{Algorithm, Window};
 use crate::wire::{Check, CheckAnswer, KeyCheck, Operation, StoreError};
@@ -69,11 +70,19 @@ impl LocalCounters {
         Self { secret }
     }
 
-    /// Decides a check at `now`, a moment of the node's monotonic clock.
-    pub fn decide(&self, cells: &dyn Cells, check: &Check, now: Timestamp) -> CheckAnswer {
+    /// A number by which this node may be known to others; all workers of the node have the same.
+    pub fn node(&self) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
+        "node".hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Decides a check at `now`, a moment of the node's monotonic clock, against this node's share of each limit:
+    /// one of `nodes`.
+    pub fn decide(&self, cells: &dyn Cells, check: &Check, nodes: NonZeroU32, now: Timestamp) -> CheckAnswer {
         let check = as_kept_here(check);
         for _ in 0..ATTEMPTS {
-            match self.attempt(cells, &check, now) {
+            match self.attempt(cells, &check, nodes, now) {
                 Ok(Some(answer)) => return answer,
                 Ok(None) => {}
                 Err(CellsBroken) => break,
@@ -87,13 +96,17 @@ impl LocalCounters {
         &self,
         cells: &dyn Cells,
         check: &Check,
+        nodes: NonZeroU32,
         now: Timestamp,
     ) -> Result<Option<CheckAnswer>, CellsBroken> {
         let mut draft = Draft::default();
         let places = check
             .keys
             .iter()
-            .map(|key| draft.place(cells, self.address(&key.key, &key.windows), &key.windows, key.ask(), now))
+            .map(|key| {
+                let ask = as_all_nodes(key, nodes);
+                draft.place(cells, self.address(&key.key, &key.windows), &key.windows, ask, now)
+            })
             .collect::<Result<Vec<usize>, CellsBroken>>()?;
         let mut charges: Vec<Charge<'_>> = draft.places.iter_mut().map(Place::charge).collect();
         let decision = decide(&mut charges, BUCKETS, now, Duration::ZERO);
@@ -106,7 +119,7 @@ impl LocalCounters {
         }
         let answer = |(at, key): (usize, &KeyCheck)| {
             let verdict = decision.keys.get(at).cloned().unwrap_or_default();
-            KeyVerdict { granted: verdict.granted.min(key.cost), ..verdict }
+            as_this_node(verdict, key, nodes)
         };
         let keys = places.into_iter().zip(&check.keys).map(answer).collect();
         Ok(Some(Decision { allowed: decision.allowed, keys }.into()))
@@ -148,6 +161,27 @@ fn is_kept_as_is(algorithm: Algorithm) -> bool {
         Algorithm::SlidingWindow | Algorithm::SlidingCounter | Algorithm::TokenBucket { .. } => true,
         Algorithm::SlidingLog | Algorithm::FixedWindow { .. } => false,
     }
+}
+
+/// What a key asks if every node is asked the same: each request counts as many times as there are nodes, and at
+/// most as the whole window. So a counter's unit stays the same when nodes come and go.
+fn as_all_nodes(key: &KeyCheck, nodes: NonZeroU32) -> Ask {
+    let ask = key.ask();
+    let most = key.windows.iter().map(Window::capacity).min().unwrap_or(1);
+    let of_all = |cost: u32| cost.saturating_mul(nodes.get()).min(most.max(cost));
+    Ask { cost: of_all(ask.cost), at_least: of_all(ask.at_least), ..ask }
+}
+
+/// What all nodes' counters say, in this node's share of them.
+fn as_this_node(verdict: KeyVerdict, key: &KeyCheck, nodes: NonZeroU32) -> KeyVerdict {
+    // what was capped at the window's capacity is still the whole cost
+    let ask = key.ask();
+    let granted = match verdict.granted / nodes {
+        granted if verdict.granted > 0 => granted.clamp(ask.at_least, ask.cost),
+        nothing => nothing,
+    };
+    let share = |window: WindowVerdict| WindowVerdict { remaining: window.remaining / nodes, ..window };
+    KeyVerdict { granted, windows: verdict.windows.into_iter().map(share).collect(), ..verdict }
 }
 
 #[derive(Clone, Copy)]

@@ -25,6 +25,7 @@ mod matches;
 mod names;
 mod read;
 mod responses;
+mod share;
 mod store;
 mod windows;
 mod words;
@@ -34,6 +35,7 @@ pub use duration::written;
 pub use error::PolicyError;
 pub use inherit::own_version;
 pub use read::{field_path, item_path};
+pub use share::Share;
 
 /// A whole policy.
 #[derive(Clone, Debug)]
@@ -167,32 +169,6 @@ pub enum OnFailure {
     Closed,
 }
 
-/// A share from 0 to 1, in millionths, so that it compares exactly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Share(u32);
-
-impl Share {
-    /// Nothing.
-    pub const NONE: Share = Share(0);
-    /// All.
-    pub const ALL: Share = Share(1_000_000);
-
-    /// The share of so many millionths; at most all.
-    pub fn from_millionths(millionths: u32) -> Self {
-        Share(millionths.min(Self::ALL.0))
-    }
-
-    /// In millionths.
-    pub fn millionths(self) -> u32 {
-        self.0
-    }
-
-    /// Whether `chance`, drawn evenly from all of `u32`, falls within this share.
-    pub fn holds(self, chance: u32) -> bool {
-        (u64::from(chance) * u64::from(Self::ALL.0)) >> 32 < u64::from(self.0)
-    }
-}
-
 /// A name for what is called.
 #[derive(Clone, Debug)]
 pub struct Command {
@@ -285,6 +261,10 @@ pub struct Count {
     pub hash_tag: Option<Vec<Source>>,
     /// What a request costs.
     pub cost: Cost,
+    /// Over how many store keys each key is spread: at least 1, at most what the smallest window holds.
+    pub shards: u16,
+    /// When it is charged.
+    pub consume: Consume,
     /// What becomes of a request without one of the keys.
     pub on_missing_key: OnMissingKey,
     /// The share of requests that are rejected when over the limit; the others are a dry run.
@@ -345,9 +325,19 @@ pub enum Cost {
     Header {
         /// The lower-case name of the header.
         name: String,
-        /// The most it may say; at most the capacity of each window.
+        /// The most it may say; at most the capacity of each window, in one of its shards.
         max: u32,
     },
+}
+
+/// When a request is charged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consume {
+    /// With its decision.
+    #[default]
+    OnRequest,
+    /// When its answer has succeeded. The decision only looks whether the request fits.
+    OnSuccess,
 }
 
 /// What becomes of a request without one of a limit's keys.

@@ -13,7 +13,9 @@
 //! ```
 //!
 //! Limits that are enforced form one check, all or nothing. A limit in dry run has a check of its own, so that
-//! its refusal neither rejects the request nor keeps the others from being charged.
+//! its refusal neither rejects the request nor keeps the others from being charged. The keys of limits with
+//! `consume: on_success` are only looked at; what they are owed once the answer has succeeded stands on the
+//! request's bill.
 
 use std::net::IpAddr;
 
@@ -21,13 +23,21 @@ use crate::answer::{self, AnswerHeader, Refusal, Reply, Shown, ShownWindow};
 use crate::headers::Headers;
 use crate::lane::{self, HeaderEdit};
 use crate::matcher::Target;
-use crate::policy::{Cost, Limit, LimitVerdict, OnFailure, OnMissingKey, Policy, Share};
+use crate::policy::{Limit, LimitVerdict, OnFailure, OnMissingKey, Policy, Share};
+use crate::refusals::Refusals;
 use crate::subject::store_keys;
-use crate::wire::{Check, CheckAnswer, MAX_CHECKS, MAX_KEYS};
+use crate::units::Timestamp;
+use crate::wire::{Check, CheckAnswer, MAX_CHECKS, MAX_KEYS, StoreError};
 
+mod bill;
+mod limit;
 mod question;
+mod tally;
 
+use bill::Bill;
+pub use bill::{Account, AnswerFacts, Charge, ChargeEnd, Counters, End};
 use question::Question;
+pub use tally::{Judge, Outcome, Tally};
 
 /// What the outside knows about a request.
 pub struct Facts<'a> {
@@ -52,43 +62,6 @@ pub enum Step {
     Reply(Reply),
 }
 
-/// Who decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Judge {
-    /// The store.
-    Store,
-    /// This node's counters.
-    Local,
-    /// `on_failure: open`, in the store's absence.
-    Open,
-    /// `on_failure: closed`, in the store's absence; or counters that could not be read.
-    Closed,
-    /// The policy, without counting.
-    Policy,
-}
-
-/// What was decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Outcome {
-    /// The limit allowed.
-    Admitted,
-    /// The limit rejected the request.
-    Rejected,
-    /// The limit would have rejected the request, had it been enforced.
-    DryRun,
-}
-
-/// One limit's decision, to be counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tally {
-    /// An index into the limits of the request's lane.
-    pub limit: usize,
-    /// What was decided.
-    pub outcome: Outcome,
-    /// By whom.
-    pub judge: Judge,
-}
-
 /// What the headers of a request lead to.
 #[derive(Debug)]
 pub struct Arrival {
@@ -106,6 +79,7 @@ pub struct Request {
     lane: usize,
     grpc: bool,
     state: State,
+    bill: Bill,
     tallies: Vec<Tally>,
 }
 
@@ -124,9 +98,13 @@ impl Request {
     pub fn arrive(policy: &Policy, facts: &Facts<'_>) -> (Self, Arrival) {
         let sorting = lane::sort(policy, facts.headers, facts.client);
         let content_type = facts.headers.first("content-type").unwrap_or_default();
-        let grpc = content_type.starts_with(b"application/grpc");
-        let state = State::Admitted { headers: Vec::new() };
-        let mut request = Self { lane: sorting.lane, grpc, state, tallies: Vec::new() };
+        let mut request = Self {
+            lane: sorting.lane,
+            grpc: bill::is_grpc(content_type),
+            state: State::Admitted { headers: Vec::new() },
+            bill: Bill::default(),
+            tallies: Vec::new(),
+        };
         let step = if sorting.turned_away {
             request.reject(policy, &Refusal::Untrusted)
         } else {
@@ -170,6 +148,7 @@ impl Request {
                     if !dry_run {
                         shown = question.windows(&keys);
                     }
+                    self.owe(policy, judge, question);
                 }
                 (Some(CheckAnswer::Rejected { keys }), true) => {
                     let hit = ShownWindow::last_to_free(&question.windows(&keys));
@@ -200,6 +179,22 @@ impl Request {
         }
     }
 
+    /// What `refusals` alone decide at `now`: that it is rejected, or of a request whose limits are all dry runs that each
+    /// would have rejected it. Else nothing changes, and the store is to be asked.
+    pub fn recall(&mut self, policy: &Policy, refusals: &Refusals, now: Timestamp) -> Option<Step> {
+        let State::Pending { questions, .. } = &self.state else { return None };
+        let recall = |question: &Question| refusals.recall(&question.check, now);
+        let recalled: Vec<Option<CheckAnswer>> = questions.iter().map(recall).collect();
+        let mut known = questions.iter().zip(&recalled).filter(|(_, answer)| answer.is_some());
+        if !(known.any(|(question, _)| !question.dry_run) || recalled.iter().all(Option::is_some)) {
+            return None;
+        }
+        // a dry run beside a rejection is not asked: enforced, it would not have been charged either
+        let failed = CheckAnswer::Failed { error: StoreError::Unreachable };
+        let answers = recalled.into_iter().map(|answer| answer.unwrap_or_else(|| failed.clone())).collect();
+        Some(self.answered(policy, Judge::Remembered, answers))
+    }
+
     /// The store was not asked, or gave no answer that could be used.
     pub fn store_failed(&mut self, policy: &Policy) -> Step {
         match self.take_pending() {
@@ -220,6 +215,21 @@ impl Request {
         };
         let upstream_is_stricter = answer::upstream_is_stricter(headers, upstream_remaining);
         headers.iter().filter(move |header| !(header.replaces && upstream_is_stricter))
+    }
+
+    /// The headers of its answer pass. Gives what is to be charged for it now, which is seldom anything.
+    pub fn answer_began(&mut self, facts: &AnswerFacts<'_>) -> Vec<Charge> {
+        self.bill.answer_began(facts)
+    }
+
+    /// The trailers of its answer pass; `trailer` gives the first value of one, and is asked only where it matters.
+    pub fn answer_trailers(&mut self, trailer: &dyn Fn(&str) -> Option<Vec<u8>>) {
+        self.bill.answer_trailers(trailer);
+    }
+
+    /// Its stream is over; how, is asked only where it matters. Gives what is to be charged, each charge once.
+    pub fn ended(&mut self, end: &dyn Fn() -> End) -> Vec<Charge> {
+        self.bill.ended(end)
     }
 
     /// The limits' decisions since the last call.
@@ -265,6 +275,9 @@ impl Request {
             self.tally_rejection(&questions, Judge::Closed);
             return self.reject(policy, &Refusal::Unavailable);
         }
+        if questions.iter().any(Question::leaves_something_owed) {
+            self.bill = Bill::of(facts.headers, self.grpc);
+        }
         match (questions.is_empty(), &policy.store) {
             (true, _) => Step::Continue,
             (false, Some(_)) => self.wait(questions, false, Step::Ask),
@@ -281,6 +294,18 @@ impl Request {
     fn wait(&mut self, questions: Vec<Question>, fallback: bool, step: Step) -> Step {
         self.state = State::Pending { questions, fallback };
         step
+    }
+
+    /// Notes what `question`, which was allowed, leaves to be charged when the answer has succeeded.
+    fn owe(&mut self, policy: &Policy, judge: Judge, question: Question) {
+        let lane = self.lane;
+        for (limit, key) in question.into_owed() {
+            let on_failure = self.limit(policy, limit).map_or(OnFailure::Closed, Limit::on_failure);
+            let counters =
+                if judge == Judge::Store { Counters::Store { on_failure } } else { Counters::Node };
+            let account = Account { lane, limit, counters };
+            self.bill.add(Charge { account, check: Check { keys: vec![key] } });
+        }
     }
 
     fn fall_back(&mut self, policy: &Policy, undecided: Vec<Question>, shown: Vec<ShownWindow>) -> Step {
@@ -324,7 +349,7 @@ impl Request {
     ) -> Step {
         let hit = ShownWindow::last_to_free(&windows);
         let fallback = fallback.then_some(OnFailure::Local);
-        self.state = State::Rejected;
+        self.turn_away();
         let (Some(hit), Some(shown)) = (hit, self.shown(policy, windows)) else {
             return self.reject(policy, &Refusal::Unavailable);
         };
@@ -333,8 +358,13 @@ impl Request {
     }
 
     fn reject(&mut self, policy: &Policy, refusal: &Refusal<'_>) -> Step {
-        self.state = State::Rejected;
+        self.turn_away();
         Step::Reply(answer::refusal(&policy.responses, refusal, self.grpc))
+    }
+
+    fn turn_away(&mut self) {
+        self.state = State::Rejected;
+        self.bill = Bill::default();
     }
 
     fn shown<'p>(&self, policy: &'p Policy, windows: Vec<ShownWindow>) -> Option<Shown<'p>> {
@@ -353,33 +383,6 @@ impl Request {
     fn tally_rejection(&mut self, questions: &[Question], judge: Judge) {
         let first = questions.iter().filter(|q| !q.dry_run).flat_map(Question::limits).next();
         self.tallies.extend(first.map(|limit| Tally { limit, outcome: Outcome::Rejected, judge }));
-    }
-}
-
-impl Limit {
-    fn applies_to(&self, target: &Target<'_>) -> bool {
-        self.matches.holds(target) && !self.except.as_ref().is_some_and(|except| except.holds(target))
-    }
-
-    fn on_failure(&self) -> OnFailure {
-        match &self.verdict {
-            LimitVerdict::Count(count) => count.on_failure,
-            LimitVerdict::TurnAway => OnFailure::Closed,
-        }
-    }
-}
-
-impl Cost {
-    /// What a request with these headers costs.
-    fn of(&self, headers: &Headers) -> u32 {
-        match self {
-            Cost::Fixed(cost) => *cost,
-            Cost::Header { name, max } => {
-                let Some(text) = headers.first(name) else { return 1 };
-                let number = std::str::from_utf8(text.trim_ascii()).ok().and_then(|text| text.parse().ok());
-                number.filter(|cost| (1..=*max).contains(cost)).unwrap_or(*max)
-            }
-        }
     }
 }
 

@@ -140,7 +140,7 @@ fn hashed(purpose: &str, bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::headers::Headers;
-    use crate::policy::{Cost, OnFailure, OnMissingKey, Share};
+    use crate::policy::{Consume, Cost, OnFailure, OnMissingKey, Share};
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -154,6 +154,8 @@ mod tests {
             policy_items: Vec::new(),
             hash_tag,
             cost: Cost::Fixed(1),
+            shards: 1,
+            consume: Consume::OnRequest,
             on_missing_key: OnMissingKey::Skip,
             enforce: Share::ALL,
             on_failure: OnFailure::Local,

@@ -45,6 +45,9 @@ pub struct DecideRequest {
     pub version: u32,
     /// How long after the decision its tokens may be spent: the asker's timeout.
     pub spend_within_ms: u32,
+    /// The asker's own number, from an even draw, if it is one of the nodes that are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<u64>,
     /// 1 to [`MAX_CHECKS`] questions.
     pub checks: Vec<Check>,
 }
@@ -107,6 +110,9 @@ fn is_take(operation: &Operation) -> bool {
 pub struct DecideResponse {
     /// [`VERSION`].
     pub version: u32,
+    /// How many nodes there are, as far as the store knows: those that asked within the last 15 seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<u32>,
     /// One for each check, in their order.
     pub answers: Vec<CheckAnswer>,
 }

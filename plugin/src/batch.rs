@@ -3,10 +3,17 @@
 //! A callout costs more than everything else a request does here, so streams share them: while two are under
 //! way, whoever comes waits, and the next callout asks for all of them. Nobody waits for company: with a
 //! callout to spare, a question leaves at once. Two, so that one slow answer does not hold up everybody.
+//!
+//! Charges for answers that succeeded, for which nobody waits, go along with the next question. They make a callout
+//! of their own only while none is under way, so that a stream always finds one to spare that they have not taken;
+//! and they stand first in it, so that whoever is judged with them is judged after them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use lanekeeper_engine::refusals::Refusals;
+use lanekeeper_engine::request::{Account, Charge};
 use lanekeeper_engine::units::Timestamp;
 use lanekeeper_engine::wire::{
     Check, CheckAnswer, DECIDE_PATH, DecideRequest, DecideResponse, MAX_CHECKS, VERSION,
@@ -20,6 +27,11 @@ const MAX_CALLS: usize = 2;
 /// Streams that one callout asks for, and that one callback answers: each answer to a paused stream may nest
 /// in the host's stack on top of the one before.
 pub(crate) const MAX_STREAMS: usize = 64;
+/// Charges that wait at most: four callouts' worth. More only come together while the store is slower than the
+/// traffic, and then what waits would not get less.
+const MAX_CHARGES: usize = 4 * MAX_CHECKS;
+/// Of the checks in a callout, so many are kept for charges, however many streams wait.
+const KEPT_FOR_CHARGES: usize = MAX_CHECKS / 4;
 
 /// A stream that waits, and what it wants to know.
 pub(crate) struct Waiter {
@@ -31,11 +43,29 @@ pub(crate) struct Waiter {
     pub(crate) since: Timestamp,
 }
 
+/// What one callout asks: first the charges, then for the streams.
+pub(crate) struct Load {
+    pub(crate) charges: Vec<Charge>,
+    pub(crate) streams: Vec<Waiter>,
+}
+
 /// A question under way.
 pub(crate) struct Call {
     asked: Timestamp,
     question: DecideRequest,
+    /// Whose the first checks are, each one charge.
+    accounts: Vec<Account>,
     streams: Vec<Place>,
+}
+
+/// What the store said to one callout.
+pub(crate) struct Heard {
+    /// To each of its charges.
+    pub(crate) charges: Vec<CheckAnswer>,
+    /// To each of its streams.
+    pub(crate) streams: Vec<(u32, Vec<CheckAnswer>)>,
+    /// How many nodes there are, if it knows.
+    pub(crate) nodes: Option<NonZeroU32>,
 }
 
 /// A stream's place in a question: it has the next so many checks.
@@ -53,12 +83,15 @@ pub(crate) struct Asking {
     pub(crate) timeout: Duration,
     /// The value of the `authorization` header.
     pub(crate) authorization: Option<String>,
+    /// The number of this node.
+    pub(crate) node: u64,
 }
 
 /// The questions of one root.
 #[derive(Default)]
 pub(crate) struct Batches {
     waiting: VecDeque<Waiter>,
+    charges: VecDeque<Charge>,
     calls: BTreeMap<u32, Call>,
 }
 
@@ -73,6 +106,15 @@ impl Batches {
         self.waiting.push_back(waiter);
     }
 
+    /// Puts a charge behind those that wait. It comes back when too many do.
+    pub(crate) fn owe(&mut self, charge: Charge) -> Result<(), Charge> {
+        if self.charges.len() >= MAX_CHARGES {
+            return Err(charge);
+        }
+        self.charges.push_back(charge);
+        Ok(())
+    }
+
     /// Whether somebody waits without any callout under way that will call back.
     pub(crate) fn is_stuck(&self) -> bool {
         self.calls.is_empty() && !self.waiting.is_empty()
@@ -80,26 +122,48 @@ impl Batches {
 
     /// Whether nobody waits and nothing is under way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.calls.is_empty() && self.waiting.is_empty()
+        self.calls.is_empty() && self.waiting.is_empty() && self.charges.is_empty()
     }
 
-    /// The next streams for one callout, as many as one question holds. A stream for which `wanted` is false is
-    /// dropped.
-    pub(crate) fn next(&mut self, wanted: impl Fn(u32) -> bool) -> Vec<Waiter> {
-        let (mut next, mut checks) = (Vec::new(), 0);
-        while next.len() < MAX_STREAMS {
+    /// What the next callout asks, as much as one question holds; `None` when none is to leave now. A stream for
+    /// which `wanted` is false is dropped.
+    pub(crate) fn next(&mut self, wanted: impl Fn(u32) -> bool) -> Option<Load> {
+        let room = MAX_CHECKS - self.charges.len().min(KEPT_FOR_CHARGES);
+        let (mut streams, mut checks) = (Vec::new(), 0);
+        while streams.len() < MAX_STREAMS {
             let Some(waiter) = self.waiting.pop_front() else { break };
             if !wanted(waiter.stream) {
                 continue;
             }
-            checks += waiter.checks.len();
-            if checks > MAX_CHECKS && !next.is_empty() {
+            let more = waiter.checks.len();
+            if checks + more > room && !streams.is_empty() {
                 self.waiting.push_front(waiter);
                 break;
             }
-            next.push(waiter);
+            checks += more;
+            streams.push(waiter);
         }
-        next
+        if streams.is_empty() {
+            return self.charges_alone();
+        }
+        Some(Load { charges: self.take_charges(checks), streams })
+    }
+
+    /// A stream, and what goes along with it.
+    pub(crate) fn with(&mut self, waiter: Waiter) -> Load {
+        Load { charges: self.take_charges(waiter.checks.len()), streams: vec![waiter] }
+    }
+
+    /// Charges without a stream, if no callout is under way.
+    pub(crate) fn charges_alone(&mut self) -> Option<Load> {
+        let leave = self.calls.is_empty() && !self.charges.is_empty();
+        leave.then(|| Load { charges: self.take_charges(0), streams: Vec::new() })
+    }
+
+    /// The charges that fit beside so many checks.
+    fn take_charges(&mut self, beside: usize) -> Vec<Charge> {
+        let most = MAX_CHECKS.saturating_sub(beside).min(self.charges.len());
+        self.charges.drain(..most).collect()
     }
 
     /// Streams that have waited since before `moment`: at most `most`.
@@ -108,22 +172,19 @@ impl Batches {
         self.waiting.drain(..late).map(|waiter| waiter.stream).collect()
     }
 
-    /// Sends one callout for these streams. When the host will not, they come back.
-    pub(crate) fn send(
-        &mut self,
-        asking: &Asking,
-        now: Timestamp,
-        waiters: Vec<Waiter>,
-    ) -> Result<(), Vec<Waiter>> {
+    /// Sends one callout. When the host will not, what it was to ask comes back.
+    pub(crate) fn send(&mut self, asking: &Asking, now: Timestamp, load: Load) -> Result<(), Load> {
         let place = |waiter: &Waiter| Place {
             stream: waiter.stream,
             checks: waiter.checks.len(),
             since: waiter.since,
         };
-        let streams = waiters.iter().map(place).collect();
-        let checks = waiters.into_iter().flat_map(|waiter| waiter.checks).collect();
+        let streams = load.streams.iter().map(place).collect();
+        let accounts = load.charges.iter().map(|charge| charge.account).collect();
+        let charged = load.charges.into_iter().map(|charge| charge.check);
+        let checks = charged.chain(load.streams.into_iter().flat_map(|waiter| waiter.checks)).collect();
         let spend_within_ms = u32::try_from(asking.timeout.as_millis()).unwrap_or(u32::MAX);
-        let question = DecideRequest { version: VERSION, spend_within_ms, checks };
+        let question = DecideRequest { version: VERSION, spend_within_ms, node: Some(asking.node), checks };
         // a question is made of texts and numbers, which always have a JSON form
         let body = serde_json::to_vec(&question).unwrap_or_default();
         let mut headers = vec![
@@ -134,13 +195,13 @@ impl Batches {
         ];
         headers.extend(asking.authorization.as_deref().map(|value| ("authorization", value)));
         let sent = host::http_call(&asking.cluster, &headers, &body, asking.timeout);
-        let call = Call { asked: now, question, streams };
+        let call = Call { asked: now, question, accounts, streams };
         match sent {
             Ok(number) => {
                 self.calls.insert(number, call);
                 Ok(())
             }
-            Err(_) => Err(call.into_waiters()),
+            Err(_) => Err(call.into_load()),
         }
     }
 
@@ -172,8 +233,8 @@ impl Call {
         now.since(self.asked)
     }
 
-    /// What each stream gets to hear, when `status` and `body` are what the shim said.
-    pub(crate) fn read(&self, status: &[u8], body: &[u8]) -> Result<Vec<(u32, Vec<CheckAnswer>)>, CallEnd> {
+    /// What each charge and each stream gets to hear, when `status` and `body` are what the shim said.
+    pub(crate) fn read(&self, status: &[u8], body: &[u8]) -> Result<Heard, CallEnd> {
         if status != b"200" {
             return Err(CallEnd::Refused);
         }
@@ -181,22 +242,32 @@ impl Call {
         if !response.fits(&self.question) {
             return Err(CallEnd::Malformed);
         }
+        let nodes = response.nodes.and_then(NonZeroU32::new);
         let mut answers = response.answers.into_iter();
-        Ok(self
-            .streams
-            .iter()
-            .map(|place| (place.stream, answers.by_ref().take(place.checks).collect()))
-            .collect())
+        let charges = answers.by_ref().take(self.accounts.len()).collect();
+        let to_stream = |place: &Place| (place.stream, answers.by_ref().take(place.checks).collect());
+        Ok(Heard { charges, streams: self.streams.iter().map(to_stream).collect(), nodes })
     }
 
-    /// The streams with their checks, as they were before it was made.
-    fn into_waiters(self) -> Vec<Waiter> {
+    /// Keeps the refusals among what was heard.
+    pub(crate) fn remember(&self, heard: &Heard, refusals: &mut Refusals) {
+        let answers = heard.charges.iter().chain(heard.streams.iter().flat_map(|(_, answers)| answers));
+        for (check, answer) in self.question.checks.iter().zip(answers) {
+            refusals.remember(check, answer, self.asked);
+        }
+    }
+
+    /// What it asked, as it was before it was made.
+    pub(crate) fn into_load(self) -> Load {
         let mut checks = self.question.checks.into_iter();
+        let charge = |(account, check)| Charge { account, check };
+        let charges = self.accounts.into_iter().zip(checks.by_ref()).map(charge).collect();
         let waiter = |Place { stream, checks: count, since }| Waiter {
             stream,
             checks: checks.by_ref().take(count).collect(),
             since,
         };
-        self.streams.into_iter().map(waiter).collect()
+        let streams = self.streams.into_iter().map(waiter).collect();
+        Load { charges, streams }
     }
 }

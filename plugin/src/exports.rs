@@ -72,9 +72,14 @@ extern "C" fn proxy_on_response_headers(stream: u32, _headers: u32, _end: u32) -
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_trailers(stream: u32, _trailers: u32) -> u32 {
+    vm::with((), |vm| vm.response_trailers(stream));
+    Action::Continue as u32
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn proxy_on_done(context: u32) -> u32 {
-    vm::with((), |vm| vm.done(context));
-    1
+    u32::from(vm::with(true, |vm| vm.done(context)))
 }
 
 #[unsafe(no_mangle)]

@@ -9,7 +9,6 @@ use std::alloc::Layout;
 use std::time::Duration;
 
 use lanekeeper_engine::headers::Headers;
-use lanekeeper_engine::local::{Cells, CellsBroken, LAYOUT};
 use lanekeeper_engine::units::Timestamp;
 
 /// A host call that did not do what it was asked for.
@@ -31,6 +30,7 @@ const CAS_MISMATCH: u32 = 8;
 pub(crate) enum Map {
     Request = 0,
     Response = 2,
+    ResponseTrailers = 3,
     CalloutResponse = 6,
 }
 
@@ -53,6 +53,7 @@ unsafe extern "C" {
     fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
+    fn proxy_done() -> u32;
     fn proxy_get_buffer_bytes(
         buffer: u32,
         start: usize,
@@ -194,6 +195,12 @@ pub(crate) fn set_tick_period(period: Option<Duration>) -> HostResult<()> {
 pub(crate) fn set_effective_context(context: u32) -> HostResult<()> {
     // SAFETY: plain numbers
     check("set_effective_context", unsafe { proxy_set_effective_context(context) })
+}
+
+/// The root of this callback has nothing left to wait for: the host may delete it.
+pub(crate) fn done() -> HostResult<()> {
+    // SAFETY: no argument
+    check("done", unsafe { proxy_done() })
 }
 
 /// A buffer, whole.
@@ -350,25 +357,6 @@ pub(crate) fn define_counter(name: &str) -> HostResult<u32> {
 pub(crate) fn increment(counter: u32) -> HostResult<()> {
     // SAFETY: plain numbers
     check("increment_metric", unsafe { proxy_increment_metric(counter, 1) })
-}
-
-/// The slots of this node's counters, in shared data. The names bear the layout's version, since an old and a new
-/// filter share them during an upgrade, and a prefix, since in Istio all plugins share one name space.
-pub(crate) struct SharedCells;
-
-impl Cells for SharedCells {
-    fn read(&self, slot: u32) -> Result<(Vec<u8>, Option<u32>), CellsBroken> {
-        shared_data(&shared_key("slot", slot)).map_err(|_| CellsBroken)
-    }
-
-    fn write(&self, slot: u32, bytes: &[u8], version: Option<u32>) -> Result<bool, CellsBroken> {
-        set_shared_data(&shared_key("slot", slot), bytes, version).map_err(|_| CellsBroken)
-    }
-}
-
-/// The name of an entry in shared data.
-pub(crate) fn shared_key(kind: &str, number: u32) -> String {
-    format!("lanekeeper/{LAYOUT}/{kind}/{number}")
 }
 
 /// A duration for the host, which takes 0 for "never": at least one millisecond.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use lanekeeper_engine::lane::NORMAL_LANE;
 use lanekeeper_engine::policy::Policy;
-use lanekeeper_engine::request::{Judge, Outcome, Tally};
+use lanekeeper_engine::request::{Account, ChargeEnd, Judge, Outcome, Tally};
 
 use crate::host;
 
@@ -34,6 +34,7 @@ pub(crate) enum CallEnd {
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Decision { lane: usize, tally: (usize, Outcome, Judge) },
+    Charge { lane: usize, limit: usize, charge: (ChargeEnd, Judge) },
     Forged { lane: usize },
     Call(CallEnd),
 }
@@ -55,6 +56,20 @@ impl Metrics {
             let lane = &lane.name;
             Some(format!(
                 "lanekeeper.decisions_total.lane.{lane}.limit.{limit}.outcome.{outcome}.source.{judge}"
+            ))
+        });
+    }
+
+    /// A charge for an answer that succeeded has ended. One is counted for each key.
+    pub(crate) fn charge(&mut self, policy: &Policy, account: Account, end: ChargeEnd) {
+        let (Account { lane, limit, .. }, judge) = (account, account.judge());
+        self.count(Event::Charge { lane, limit, charge: (end, judge) }, || {
+            let lane = policy.lanes.get(lane)?;
+            let limit = &lane.limits.get(limit)?.title;
+            let (outcome, judge) = (charge_end_name(end), judge_name(judge));
+            let lane = &lane.name;
+            Some(format!(
+                "lanekeeper.charges_total.lane.{lane}.limit.{limit}.outcome.{outcome}.source.{judge}"
             ))
         });
     }
@@ -90,9 +105,19 @@ fn outcome_name(outcome: Outcome) -> &'static str {
     }
 }
 
+fn charge_end_name(end: ChargeEnd) -> &'static str {
+    match end {
+        ChargeEnd::Charged => "charged",
+        ChargeEnd::Full => "full",
+        ChargeEnd::Failed => "failed",
+        ChargeEnd::Dropped => "dropped",
+    }
+}
+
 fn judge_name(judge: Judge) -> &'static str {
     match judge {
         Judge::Store => "store",
+        Judge::Remembered => "remembered",
         Judge::Local => "local",
         Judge::Open => "open",
         Judge::Closed => "closed",

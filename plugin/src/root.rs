@@ -1,20 +1,25 @@
 //! One configuration of the filter, and the way from its streams to the store.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
 use lanekeeper_engine::circuit::Circuit;
 use lanekeeper_engine::local::LocalCounters;
 use lanekeeper_engine::policy::{Policy, Store};
+use lanekeeper_engine::refusals::Refusals;
 use lanekeeper_engine::request::{Judge, Request, Step};
 use lanekeeper_engine::units::Timestamp;
-use lanekeeper_engine::wire::{CheckAnswer, SHIM_HEADER};
+use lanekeeper_engine::wire::{Check, CheckAnswer, SHIM_HEADER};
 
-use crate::batch::{Asking, Batches, Call, MAX_STREAMS, Waiter};
-use crate::host::{self, Buffer, HostError, Map, SharedCells};
+use crate::batch::{Asking, Batches, Call, Load, MAX_STREAMS, Waiter};
+use crate::cells::{SharedCells, shared_key};
+use crate::host::{self, Buffer, HostError, Map};
 use crate::metrics::{CallEnd, Metrics};
 use crate::stream::Stream;
+
+mod charges;
 
 /// While streams wait and no callout will call back, the timer does, this often.
 const HASTE: Duration = Duration::from_millis(1);
@@ -28,6 +33,8 @@ pub(crate) struct Root {
     context: u32,
     /// None until it is configured.
     active: Option<Active>,
+    /// The host wants it to end, and waits for its word.
+    is_leaving: bool,
 }
 
 /// A root with a policy.
@@ -36,6 +43,10 @@ pub(crate) struct Active {
     pub(crate) metrics: Metrics,
     counters: LocalCounters,
     store: Option<StoreLink>,
+    /// What the store refused and need not be asked again.
+    refusals: Refusals,
+    /// How many nodes there are, as the store said last.
+    nodes: NonZeroU32,
 }
 
 struct StoreLink {
@@ -55,7 +66,7 @@ enum Heard {
 
 impl Root {
     pub(crate) fn new(context: u32) -> Self {
-        Self { context, active: None }
+        Self { context, active: None, is_leaving: false }
     }
 
     /// The policy and what runs under it; none before it is configured.
@@ -73,12 +84,16 @@ impl Root {
         })?;
         let secret = node_secret()
             .map_err(|error| one(format!("this node's workers cannot share counters: {error}")))?;
-        let store = policy.store.as_ref().map(StoreLink::new).transpose().map_err(one)?;
+        let counters = LocalCounters::new(secret);
+        let link = |store| StoreLink::new(store, counters.node());
+        let store = policy.store.as_ref().map(link).transpose().map_err(one)?;
         let active = Active {
             policy: Rc::new(policy),
             metrics: Metrics::default(),
-            counters: LocalCounters::new(secret),
+            counters,
             store,
+            refusals: Refusals::new(secret),
+            nodes: NonZeroU32::MIN,
         };
         self.active = Some(active);
         Ok(())
@@ -94,6 +109,25 @@ impl Root {
             active.rest();
             answering.end();
         }
+        self.leave_if_done();
+    }
+
+    /// Its streams have ended, and nobody begins another one. `false` while charges are under way: then it says
+    /// itself when they have ended.
+    pub(crate) fn done(&mut self) -> bool {
+        self.is_leaving = self.active.as_ref().is_some_and(Active::is_busy);
+        if !self.is_leaving {
+            // a timer outlives its root otherwise
+            let _ = host::set_tick_period(None);
+        }
+        !self.is_leaving
+    }
+
+    fn leave_if_done(&mut self) {
+        if self.is_leaving && self.done() {
+            // a host that does not wait has deleted it before
+            let _ = host::done();
+        }
     }
 
     /// A callout has ended.
@@ -105,6 +139,7 @@ impl Root {
             active.pump(now, &mut answering);
             answering.end();
         }
+        self.leave_if_done();
     }
 }
 
@@ -136,6 +171,11 @@ impl Answering<'_> {
 }
 
 impl Active {
+    /// What need not be asked again.
+    pub(crate) fn recall(&self, request: &mut Request, now: Timestamp) -> Option<Step> {
+        request.recall(&self.policy, &self.refusals, now)
+    }
+
     /// Brings a question on its way. `false` when the store is not asked.
     pub(crate) fn ask(&mut self, stream: u32, request: &Request, now: Timestamp) -> bool {
         let Some(store) = &mut self.store else { return false };
@@ -148,12 +188,25 @@ impl Active {
             store.batches.wait(waiter);
             return true;
         }
-        let sent = store.batches.send(&store.asking, now, vec![waiter]);
-        if sent.is_err() {
-            store.circuit.failed(now);
-            self.metrics.call(CallEnd::NotSent);
+        let load = store.batches.with(waiter);
+        self.send(load, now).is_ok()
+    }
+
+    /// Sends one callout. When the host will not, its streams come back.
+    fn send(&mut self, load: Load, now: Timestamp) -> Result<(), Vec<Waiter>> {
+        let Some(store) = &mut self.store else { return Err(load.streams) };
+        let Err(unsent) = store.batches.send(&store.asking, now, load) else { return Ok(()) };
+        store.circuit.failed(now);
+        self.metrics.call(CallEnd::NotSent);
+        for charge in unsent.charges {
+            self.charge_elsewhere(charge.account, &charge.check, now);
         }
-        sent.is_ok()
+        Err(unsent.streams)
+    }
+
+    /// Whether anything is under way to the store, or waits to be.
+    fn is_busy(&self) -> bool {
+        self.store.as_ref().is_some_and(|store| !store.batches.is_idle())
     }
 
     /// Stops the timer when it has nothing left to watch over. Only the timer itself does, so that a busy root
@@ -166,8 +219,15 @@ impl Active {
 
     /// Counts a request's checks on this node.
     pub(crate) fn count(&mut self, request: &mut Request, now: Timestamp) -> Step {
-        let answers = request.checks().map(|check| self.counters.decide(&SharedCells, check, now)).collect();
+        let answers = request.checks().map(|check| self.decide_here(check, now)).collect();
         request.answered(&self.policy, Judge::Local, answers)
+    }
+
+    /// Decides by this node's counters: in the store's place against its share of the limits, and against all of
+    /// them where there is no store.
+    fn decide_here(&self, check: &Check, now: Timestamp) -> CheckAnswer {
+        let nodes = if self.store.is_some() { self.nodes } else { NonZeroU32::MIN };
+        self.counters.decide(&SharedCells, check, nodes, now)
     }
 
     fn call_ended(&mut self, now: Timestamp, call: u32, has_headers: bool, answering: &mut Answering<'_>) {
@@ -175,21 +235,36 @@ impl Active {
         let Some(store) = &mut self.store else { return };
         let Some(call) = store.batches.end(call) else { return };
         let age = call.age(now);
-        let read = read_answer(has_headers).and_then(|(status, body)| call.read(&status, &body));
-        let read = if read.is_ok() && age > store.asking.timeout { Err(CallEnd::Late) } else { read };
-        match read {
-            Ok(answers) => {
+        let is_late = age > store.asking.timeout;
+        let heard = read_answer(has_headers).and_then(|(status, body)| call.read(&status, &body));
+        if let Ok(heard) = &heard {
+            call.remember(heard, &mut self.refusals);
+            self.nodes = heard.nodes.unwrap_or(self.nodes);
+        }
+        match heard {
+            Ok(heard) if !is_late => {
                 store.circuit.answered(now, age);
                 self.metrics.call(CallEnd::Answered);
-                for (stream, answers) in answers {
+                for (stream, answers) in heard.streams {
                     answering.tell(self, stream, Heard::Answers(answers), now);
                 }
+                self.settle(call, heard.charges, now);
             }
-            Err(end) => self.call_failed(now, &call, end, answering),
+            // what was granted may not be spent any more; what was charged is charged
+            Ok(heard) => self.call_failed(now, call, CallEnd::Late, heard.charges, answering),
+            Err(end) => self.call_failed(now, call, end, Vec::new(), answering),
         }
     }
 
-    fn call_failed(&mut self, now: Timestamp, call: &Call, end: CallEnd, answering: &mut Answering<'_>) {
+    /// A callout has no answer that its streams can use. `charged` is what it said of its charges, if anything.
+    fn call_failed(
+        &mut self,
+        now: Timestamp,
+        call: Call,
+        end: CallEnd,
+        charged: Vec<CheckAnswer>,
+        answering: &mut Answering<'_>,
+    ) {
         if let Some(store) = &mut self.store {
             store.circuit.failed(now);
         }
@@ -197,6 +272,7 @@ impl Active {
         for stream in call.streams() {
             answering.tell(self, stream, Heard::Nothing, now);
         }
+        self.settle(call, charged, now);
     }
 
     /// Gives up one callout that the host should have ended long ago; the next tick gives up the next.
@@ -205,7 +281,7 @@ impl Active {
         let patience = store.asking.timeout + store.tick;
         let lost = store.batches.lost_before(before(now, patience));
         if let Some(call) = lost {
-            self.call_failed(now, &call, CallEnd::TimedOut, answering);
+            self.call_failed(now, call, CallEnd::TimedOut, Vec::new(), answering);
         }
     }
 
@@ -236,20 +312,14 @@ impl Active {
                 answering.tell(self, stream, Heard::Nothing, now);
             }
         }
-        while let Some(store) = &mut self.store {
-            if !store.batches.has_room() {
+        while let Some(store) = self.store.as_mut().filter(|store| store.batches.has_room()) {
+            let Some(load) = store.batches.next(|stream| answering.streams.contains_key(&stream)) else {
                 break;
-            }
-            let next = store.batches.next(|stream| answering.streams.contains_key(&stream));
-            if next.is_empty() {
+            };
+            if let Err(unsent) = self.send(load, now)
+                && !self.let_go(unsent, now, answering)
+            {
                 break;
-            }
-            if let Err(unsent) = store.batches.send(&store.asking, now, next) {
-                store.circuit.failed(now);
-                self.metrics.call(CallEnd::NotSent);
-                if !self.let_go(unsent, now, answering) {
-                    break;
-                }
             }
         }
         if let Some(store) = &mut self.store {
@@ -259,7 +329,7 @@ impl Active {
 }
 
 impl StoreLink {
-    fn new(store: &Store) -> Result<Self, String> {
+    fn new(store: &Store, node: u64) -> Result<Self, String> {
         let token = store.token_env.as_ref().map(|name| {
             let token = host::environment(name).filter(|token| !token.is_empty());
             token.ok_or_else(|| {
@@ -268,7 +338,7 @@ impl StoreLink {
         });
         let authorization = token.transpose()?.map(|token| format!("Bearer {token}"));
         Ok(Self {
-            asking: Asking { cluster: store.cluster.clone(), timeout: store.timeout, authorization },
+            asking: Asking { cluster: store.cluster.clone(), timeout: store.timeout, authorization, node },
             circuit: Circuit::new(store.circuit),
             batches: Batches::default(),
             tick: store.timeout.clamp(Duration::from_millis(10), Duration::from_millis(100)),
@@ -304,7 +374,7 @@ fn read_answer(has_headers: bool) -> Result<(Vec<u8>, Vec<u8>), CallEnd> {
 
 /// The secret under which this node's subjects find their slots: drawn by the first VM, read by the others.
 fn node_secret() -> Result<(u64, u64), HostError> {
-    let key = host::shared_key("secret", 0);
+    let key = shared_key("secret", 0);
     let (mut bytes, version) = host::shared_data(&key)?;
     if bytes.len() != 16 {
         let mut drawn = [0_u8; 16];

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use lanekeeper_engine::answer::{AnswerHeader, LEGACY_REMAINING, Reply};
 use lanekeeper_engine::lane::{HeaderEdit, parse_source};
-use lanekeeper_engine::request::{Facts, Request, Step};
+use lanekeeper_engine::request::{AnswerFacts, Charge, End, Facts, Request, Step};
 use lanekeeper_engine::units::Timestamp;
 
 use crate::host::{self, HostError, Level, Map};
@@ -81,8 +81,8 @@ impl Stream {
 
     /// Its answer has come: the limits' headers go with it. An upstream that limits too keeps its word: the
     /// draft's headers are lists, and of the older ones the stricter stays.
-    pub(crate) fn response_headers(&self) {
-        let Some(request) = &self.request else { return };
+    pub(crate) fn response_headers(&mut self, root: &mut Root) {
+        let Some(request) = &mut self.request else { return };
         let upstream_remaining = || host::header(Map::Response, LEGACY_REMAINING);
         for AnswerHeader { name, value, replaces } in request.answer_headers(&upstream_remaining) {
             let removed = if *replaces { host::remove_header(Map::Response, name) } else { Ok(()) };
@@ -90,6 +90,24 @@ impl Stream {
             {
                 host::log(Level::Warn, &format!("lanekeeper cannot write {name}: {error}"));
             }
+        }
+        let from_upstream = || code_details().as_deref() == Some(VIA_UPSTREAM);
+        let header = |name: &str| host::header(Map::Response, name);
+        let facts = AnswerFacts { from_upstream: &from_upstream, header: &header };
+        charge(root, request.answer_began(&facts));
+    }
+
+    /// The trailers of its answer have come.
+    pub(crate) fn response_trailers(&mut self) {
+        if let Some(request) = &mut self.request {
+            request.answer_trailers(&|name| host::header(Map::ResponseTrailers, name));
+        }
+    }
+
+    /// It is over.
+    pub(crate) fn done(mut self, root: &mut Root) {
+        if let Some(request) = &mut self.request {
+            charge(root, request.ended(&end));
         }
     }
 
@@ -128,8 +146,11 @@ fn settle(id: u32, request: &mut Request, active: &mut Active, step: Step, now: 
         step = match step {
             Step::Continue => break Verdict::Pass,
             Step::Reply(reply) => break Verdict::Refused(reply),
-            Step::Ask if active.ask(id, request, now) => break Verdict::Waits,
-            Step::Ask => request.store_failed(&policy),
+            Step::Ask => match active.recall(request, now) {
+                Some(step) => step,
+                None if active.ask(id, request, now) => break Verdict::Waits,
+                None => request.store_failed(&policy),
+            },
             Step::Count => active.count(request, now),
         };
     };
@@ -137,6 +158,36 @@ fn settle(id: u32, request: &mut Request, active: &mut Active, step: Step, now: 
         active.metrics.decision(&policy, request.lane(), tally);
     }
     verdict
+}
+
+/// Charges for an answer that has succeeded.
+fn charge(root: &mut Root, charges: Vec<Charge>) {
+    if let (Some(active), false) = (root.active(), charges.is_empty()) {
+        active.charge(charges, host::now());
+    }
+}
+
+/// What Envoy says of an answer that is its upstream's, and whole.
+const VIA_UPSTREAM: &[u8] = b"via_upstream";
+
+/// The bits of Envoy's response flags that put the end down to the client: its connection ended (DC), it broke the
+/// protocol (DPE), it reset the stream (DR).
+const CLIENT_LEFT: i64 = 1 << 14 | 1 << 18 | 1 << 28;
+
+fn code_details() -> Option<Vec<u8>> {
+    host::property(&["response", "code_details"])
+}
+
+/// How the stream of the running callback has ended.
+fn end() -> End {
+    let flags = host::property(&["response", "flags"]).and_then(|flags| flags.try_into().ok());
+    if flags.map_or(0, i64::from_le_bytes) & CLIENT_LEFT != 0 {
+        End::ClientLeft
+    } else if code_details().as_deref() == Some(VIA_UPSTREAM) {
+        End::Complete
+    } else {
+        End::CutOff
+    }
 }
 
 fn apply(edit: &HeaderEdit) -> Result<(), HostError> {

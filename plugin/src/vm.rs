@@ -82,18 +82,29 @@ impl Vm {
 
     /// The headers of an answer, from upstream or made by any filter.
     pub(crate) fn response_headers(&mut self, stream: u32) {
-        if let Some(stream) = self.streams.get(&stream) {
-            stream.response_headers();
+        if let Some(stream) = self.streams.get_mut(&stream)
+            && let Some(root) = self.roots.get_mut(&stream.root())
+        {
+            stream.response_headers(root);
         }
     }
 
-    /// A context ends. A stream that waits is forgotten: what was charged for it stays charged.
-    pub(crate) fn done(&mut self, context: u32) {
-        self.streams.remove(&context);
-        if self.roots.contains_key(&context) {
-            // a timer outlives its root otherwise
-            let _ = host::set_tick_period(None);
+    /// The trailers of an answer.
+    pub(crate) fn response_trailers(&mut self, stream: u32) {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.response_trailers();
         }
+    }
+
+    /// A context ends. A stream that waits is forgotten: what was charged for it stays charged. `false` from a root
+    /// that has something under way, and will say when it has not.
+    pub(crate) fn done(&mut self, context: u32) -> bool {
+        if let Some(stream) = self.streams.remove(&context)
+            && let Some(root) = self.roots.get_mut(&stream.root())
+        {
+            stream.done(root);
+        }
+        self.roots.get_mut(&context).is_none_or(Root::done)
     }
 
     /// A context is gone.

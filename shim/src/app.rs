@@ -19,6 +19,7 @@ pub use crate::body::MAX_BODY_BYTES;
 use crate::body::{Body, read};
 use crate::limits;
 use crate::metrics::{self, Metrics};
+use crate::nodes::Nodes;
 use crate::policy::PolicyFile;
 use crate::problem::Problem;
 use crate::shards::Sharded;
@@ -30,7 +31,8 @@ pub const OPENAPI: &str = include_str!("../openapi.json");
 
 /// The service: a store, and who may ask it.
 pub struct App {
-    store: Sharded,
+    store: Arc<Sharded>,
+    nodes: Arc<Nodes>,
     token: Option<String>,
     admin_token: Option<String>,
     policy: Option<Arc<PolicyFile>>,
@@ -42,7 +44,14 @@ impl App {
     pub fn new(store: impl Store) -> Self {
         let mut metrics = Metrics::new();
         metrics.show_store(&store);
-        Self { store: Sharded::new(store), token: None, admin_token: None, policy: None, metrics }
+        Self {
+            store: Arc::new(Sharded::new(store)),
+            nodes: Arc::default(),
+            token: None,
+            admin_token: None,
+            policy: None,
+            metrics,
+        }
     }
 
     /// A service whose decisions only those may ask for who bear `token`.
@@ -141,7 +150,8 @@ async fn decide(State(app): State<Arc<App>>, body: Body) -> Result<Json<DecideRe
     batch.validate().map_err(|error| Problem::of_field(error.field, error.problem))?;
     let spend_within = Duration::from_millis(batch.spend_within_ms.into());
     let answers = app.decide(&batch.checks, spend_within).await;
-    Ok(Json(DecideResponse { version: wire::VERSION, answers }))
+    let nodes = batch.node.and_then(|node| app.nodes.hear(node, &app.store));
+    Ok(Json(DecideResponse { version: wire::VERSION, nodes, answers }))
 }
 
 async fn give_back(State(app): State<Arc<App>>, body: Body) -> Result<Json<ReturnResponse>, Problem> {

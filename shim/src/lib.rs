@@ -12,6 +12,7 @@
 //! | [`policy`] | the policy's file, and what becomes of it when it changes |
 //! | [`store`] | what a store is |
 //! | [`memory`] | the embedded store |
+//! | `nodes` | how many nodes ask the store |
 //! | [`shards`] | hot keys, spread over several store keys |
 //! | [`redis`] | Redis, and no other file does |
 //! | [`metrics`] | what is counted about the service itself |
@@ -25,6 +26,7 @@ mod limits;
 pub mod listen;
 pub mod memory;
 pub mod metrics;
+mod nodes;
 pub mod policy;
 mod problem;
 pub mod redis;

@@ -46,7 +46,10 @@ use self::link::PATIENCE;
 use self::refusals::Refusals;
 use self::run::Run;
 pub use self::script::{ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES};
-use self::script::{GIVE_BACK, GiveBack, RESET, decode_given, give_back_command, reset_command};
+use self::script::{
+    GIVE_BACK, GiveBack, NODES, NODES_KEY, RESET, decode_given, give_back_command, nodes_command,
+    reset_command,
+};
 use self::servers::{Call, Servers};
 use crate::store::{Answering, NotReady, Store};
 
@@ -197,6 +200,19 @@ impl Store for RedisStore {
                 Value::ServerError(_) => Err(StoreError::Refused),
                 _ => Err(StoreError::Malformed),
             })
+        })
+    }
+
+    fn count_nodes<'a>(&'a self, nodes: &'a [u64], life: Duration) -> Answering<'a, Result<u32, StoreError>> {
+        Box::pin(async move {
+            let slot = self.servers.slot(NODES_KEY);
+            let call = Call { slot, script: &NODES, command: nodes_command(nodes, life) };
+            let answers = self.servers.run(&[call], Instant::now() + self.timeout).await;
+            match answers.into_iter().next().unwrap_or(Err(StoreError::Malformed))? {
+                Value::Int(count) => u32::try_from(count).map_err(|_| StoreError::Malformed),
+                Value::ServerError(_) => Err(StoreError::Refused),
+                _ => Err(StoreError::Malformed),
+            }
         })
     }
 

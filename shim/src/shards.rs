@@ -152,6 +152,10 @@ impl Store for Sharded {
         self.store.reset(keys)
     }
 
+    fn count_nodes<'a>(&'a self, nodes: &'a [u64], life: Duration) -> Answering<'a, Result<u32, StoreError>> {
+        self.store.count_nodes(nodes, life)
+    }
+
     fn ready(&self) -> Answering<'_, Result<(), NotReady>> {
         self.store.ready()
     }
@@ -237,6 +241,14 @@ fn store_key(key: &str, shard: u16) -> String {
     match key.find('}') {
         Some(end) => format!("{}#{shard}{}", &key[..end], &key[end..]),
         None => format!("{key}#{shard}"),
+    }
+}
+
+/// Every store key that a key is spread over.
+pub(crate) fn store_keys(key: &str, shards: u16) -> Vec<String> {
+    match shards {
+        1 => vec![key.to_owned()],
+        shards => (0..shards).map(|shard| store_key(key, shard)).collect(),
     }
 }
 

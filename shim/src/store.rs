@@ -25,6 +25,13 @@ pub trait Store: Send + Sync + 'static {
     /// for meanwhile may still meet some of them.
     fn reset<'a>(&'a self, keys: &'a [String]) -> Answering<'a, Result<(), StoreError>>;
 
+    /// How many nodes ask this store: `nodes`, which this shim has heard, and those that others have told of within
+    /// `life`. A store that no other process shares knows no others.
+    fn count_nodes<'a>(&'a self, nodes: &'a [u64], life: Duration) -> Answering<'a, Result<u32, StoreError>> {
+        let _ = life;
+        Box::pin(std::future::ready(Ok(u32::try_from(nodes.len()).unwrap_or(u32::MAX))))
+    }
+
     /// Whether the store would answer now.
     fn ready(&self) -> Answering<'_, Result<(), NotReady>>;
 

@@ -3,12 +3,16 @@
 // clippy.toml allows these in test functions; the helpers here are no less tests
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod envoy {
+    mod success;
+}
+
 use std::io::Write;
 use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use lanekeeper_tests::client::{Answer, Client, TRUSTED, UNTRUSTED};
 use lanekeeper_tests::demo::{self, Stage, Step};
 use lanekeeper_tests::envoy::{Envoy, Setup, Verdict, WORKERS};
@@ -51,6 +55,15 @@ fn wait_until_asked(envoy: &Envoy) {
         Ok((is_there && envoy.admin().counter("cluster.lanekeeper.upstream_rq_active")? > 0).then_some(()))
     })
     .unwrap();
+}
+
+fn wait_for_charges(envoy: &Envoy, lane: &str, limit: &str, outcome: &str, count: u64) -> Result<()> {
+    let labels = [("lane", lane), ("limit", limit), ("outcome", outcome)];
+    wait::until("the charges", || {
+        let ended = envoy.admin().metric("lanekeeper_charges_total", &labels)?;
+        ensure!(ended <= count, "{ended} charges instead of {count}");
+        Ok((ended == count).then_some(()))
+    })
 }
 
 // The demo's steps, each on a stage of its own.
@@ -148,6 +161,10 @@ impl Proxy for Real {
 
     fn decisions(&self, lane: &str, limit: &str, outcome: &str) -> Result<u64> {
         self.envoy.admin().decisions(lane, limit, outcome)
+    }
+
+    fn charges(&self, lane: &str, limit: &str, outcome: &str, count: u64) -> Result<()> {
+        wait_for_charges(&self.envoy, lane, limit, outcome, count)
     }
 }
 

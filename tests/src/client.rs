@@ -52,17 +52,31 @@ impl Client {
         self.send(self.0.post(url).body(body), headers)
     }
 
+    /// POST, and resets the stream when the answer's headers have come.
+    pub fn abandon(&self, url: &str, headers: &[(&str, &[u8])], body: Vec<u8>) -> Result<()> {
+        drop(self.begin(self.0.post(url).body(body), headers)?);
+        Ok(())
+    }
+
     fn send(&self, request: blocking::RequestBuilder, headers: &[(&str, &[u8])]) -> Result<Answer> {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            map.append(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_bytes(value)?);
-        }
-        let response = request.headers(map).send()?;
+        let response = self.begin(request, headers)?;
         Ok(Answer {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
             body: response.text()?,
         })
+    }
+
+    fn begin(
+        &self,
+        request: blocking::RequestBuilder,
+        headers: &[(&str, &[u8])],
+    ) -> Result<blocking::Response> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_bytes(value)?);
+        }
+        Ok(request.headers(map).send()?)
     }
 }
 

@@ -19,6 +19,9 @@ pub enum Sender {
     Untrusted,
 }
 
+/// The header by which a request asks the upstream for another status than 200.
+pub const ANSWER: &str = "x-answer";
+
 /// What became of a request.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -32,7 +35,7 @@ pub struct Seen {
     pub upstream: Option<HeaderList>,
 }
 
-/// A proxy with the plugin, a store and an upstream that answers 200.
+/// A proxy with the plugin, a store and an upstream that answers 200, or with the status that [`ANSWER`] asks for.
 pub trait Proxy {
     /// Sends a GET for `/` with these headers.
     fn send(&mut self, sender: Sender, headers: &[(&str, &[u8])]) -> Result<Seen>;
@@ -42,12 +45,16 @@ pub trait Proxy {
     fn start_store(&mut self) -> Result<()>;
     /// How many requests a limit has decided so in a lane.
     fn decisions(&self, lane: &str, limit: &str, outcome: &str) -> Result<u64>;
+    /// Returns when so many charges for answers that succeeded have ended so, for a limit in a lane; no request
+    /// waits for them.
+    fn charges(&self, lane: &str, limit: &str, outcome: &str, count: u64) -> Result<()>;
 }
 
 /// A scenario, to be run on a fresh proxy with the [`policy`].
 pub type Scenario = fn(&mut dyn Proxy) -> Result<()>;
 
-/// The policy of all scenarios. `trusted` is the network of [`Sender::Trusted`].
+/// The policy of all scenarios. `trusted` is the network of [`Sender::Trusted`]. The store's timeout is far above
+/// what a busy machine needs: no scenario waits for it.
 pub fn policy(trusted: &str) -> Value {
     json!({
         "version": 1,
@@ -56,7 +63,7 @@ pub fn policy(trusted: &str) -> Value {
             "trust": [{"source_cidr": [trusted]}],
             "propagate": [{"baggage": "shadow", "value": "true"}],
         }},
-        "store": {"cluster": "lanekeeper", "timeout": "1s", "circuit": {"slow": "1s", "failures": 1}},
+        "store": {"cluster": "lanekeeper", "timeout": "10s", "circuit": {"slow": "10s", "failures": 1}},
         "rate_limits": {
             "per_user": {"keys": {"user": [{"header": "x-user"}]}, "windows": [{"limit": 3, "per": "1m"}]},
             "shadow_per_user": {"windows": [{"limit": 5, "per": "1m"}]},
@@ -65,12 +72,17 @@ pub fn policy(trusted: &str) -> Value {
                 "windows": [{"limit": 2, "per": "1m"}, {"limit": 100, "per": "1h"}],
                 "cost": {"header": "x-cost", "max": 2},
             },
+            "paid": {
+                "keys": {"payer": [{"header": "x-payer"}]},
+                "windows": [{"limit": 10, "per": "1m"}],
+                "consume": "on_success",
+            },
         },
     })
 }
 
 /// All scenarios, each under its name.
-pub const SCENARIOS: [(&str, Scenario); 9] = [
+pub const SCENARIOS: [(&str, Scenario); 11] = [
     ("a limit counts down and then rejects", counts_down),
     ("lanes have counters of their own", lanes_are_apart),
     ("a lane without an entry has the normal values and its own state", falls_back_in_values),
@@ -80,6 +92,8 @@ pub const SCENARIOS: [(&str, Scenario); 9] = [
     ("an absurd cost is the dearest", absurd_costs),
     ("all keys of a request or none", all_or_nothing),
     ("the node counts while the store is away", survives_the_store),
+    ("failures cost nothing, and ten successes fill a limit of ten", charges_for_successes),
+    ("the node charges for successes while the store is away", charges_without_the_store),
 ];
 
 fn counts_down(proxy: &mut dyn Proxy) -> Result<()> {
@@ -196,6 +210,41 @@ fn survives_the_store(proxy: &mut dyn Proxy) -> Result<()> {
     let back = proxy.send(Sender::Trusted, &[("x-user", b"zoe")])?;
     ensure!(back.status == 200 && back.answer("x-lanekeeper-fallback").is_err(), "{back:?}");
     Ok(())
+}
+
+fn charges_for_successes(proxy: &mut dyn Proxy) -> Result<()> {
+    for status in ["500", "404"].into_iter().cycle().take(10) {
+        let seen = proxy.send(Sender::Trusted, &[("x-payer", b"ann"), (ANSWER, status.as_bytes())])?;
+        ensure!(seen.status.to_string() == status && seen.remaining()? == "10", "{seen:?}");
+    }
+    fill_by_successes(proxy)?;
+    let failing = proxy.send(Sender::Trusted, &[("x-payer", b"ann"), (ANSWER, b"500")])?;
+    ensure!(failing.status == 429, "a full limit lets nobody try: {failing:?}");
+    let shadow = proxy.send(Sender::Trusted, &[("x-payer", b"ann"), ("x-shadow", b"1")])?;
+    ensure!(shadow.status == 200 && shadow.remaining()? == "10", "{shadow:?}");
+    proxy.charges("shadow", "shadow_paid", "charged", 1)
+}
+
+fn charges_without_the_store(proxy: &mut dyn Proxy) -> Result<()> {
+    proxy.stop_store()?;
+    let failing = proxy.send(Sender::Trusted, &[("x-payer", b"ann"), (ANSWER, b"500")])?;
+    ensure!(failing.answer("x-lanekeeper-fallback")? == "local", "{failing:?}");
+    fill_by_successes(proxy)
+}
+
+/// Ten requests of `ann` succeed, and the next is turned away.
+fn fill_by_successes(proxy: &mut dyn Proxy) -> Result<()> {
+    let ann: &[(&str, &[u8])] = &[("x-payer", b"ann")];
+    for charged in 0..10 {
+        proxy.charges("normal", "paid", "charged", charged)?;
+        let seen = proxy.send(Sender::Trusted, ann)?;
+        let left = (10 - charged).to_string();
+        ensure!(seen.status == 200 && seen.remaining()? == left, "{left} should be left: {seen:?}");
+    }
+    proxy.charges("normal", "paid", "charged", 10)?;
+    let rejected = proxy.send(Sender::Trusted, ann)?;
+    ensure!(rejected.status == 429 && rejected.upstream.is_none(), "{rejected:?}");
+    proxy.charges("normal", "paid", "charged", 10)
 }
 
 impl Seen {

@@ -1,6 +1,6 @@
 //! A service behind Envoy that tells what reached it.
 //!
-//! It answers 200 to everything, with what it saw as JSON, and remembers it. Bytes of header values that are no ASCII
+//! It answers 200, or the status that a request asks for ([`ANSWER`]), with what it saw as JSON, and remembers it. Bytes of header values that are no ASCII
 //! are told as latin-1, one character a byte, so that nothing is lost.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,10 +11,13 @@ use anyhow::{Context, Result};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::StatusCode;
 use axum::response::Json;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+
+use crate::scenario::ANSWER;
 
 /// A running upstream; stops when dropped.
 #[derive(Debug)]
@@ -101,8 +104,9 @@ impl Drop for Upstream {
     }
 }
 
-async fn answer(State(memory): State<Arc<Mutex<Memory>>>, request: Request) -> Json<Value> {
+async fn answer(State(memory): State<Arc<Mutex<Memory>>>, request: Request) -> (StatusCode, Json<Value>) {
     let (parts, body) = request.into_parts();
+    let status = parts.headers.get(ANSWER).and_then(|status| StatusCode::from_bytes(status.as_bytes()).ok());
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
     let headers = parts.headers.iter().map(|(name, value)| (name.to_string(), latin1(value.as_bytes())));
     let seen = Seen {
@@ -120,7 +124,7 @@ async fn answer(State(memory): State<Arc<Mutex<Memory>>>, request: Request) -> J
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
-    Json(told)
+    (status.unwrap_or(StatusCode::OK), Json(told))
 }
 
 fn latin1(bytes: &[u8]) -> String {

@@ -47,6 +47,8 @@ fn node() -> LocalCounters {
     LocalCounters::new((1, 2))
 }
 
+const ALONE: NonZeroU32 = NonZeroU32::MIN;
+
 fn key(name: &str, limit: u32) -> KeyCheck {
     let window = Window::new(limit, Duration::from_secs(60), Algorithm::SlidingWindow).unwrap();
     KeyCheck::take(name, 1, [window])
@@ -78,19 +80,20 @@ fn remaining(answer: &CheckAnswer) -> Vec<u32> {
 #[test]
 fn admits_the_limit_and_not_one_more() {
     let (shared, check) = (Shared::default(), check(&[key("a", 3)]));
-    let left: Vec<_> = (0..3).flat_map(|_| remaining(&node().decide(&shared, &check, at(1)))).collect();
+    let left: Vec<_> =
+        (0..3).flat_map(|_| remaining(&node().decide(&shared, &check, ALONE, at(1)))).collect();
     assert_eq!(left, [2, 1, 0]);
-    assert!(!allowed(&node().decide(&shared, &check, at(1))));
-    assert!(allowed(&node().decide(&shared, &check, at(63))));
+    assert!(!allowed(&node().decide(&shared, &check, ALONE, at(1))));
+    assert!(allowed(&node().decide(&shared, &check, ALONE, at(63))));
 }
 
 #[test]
 fn charges_no_key_when_another_refuses() {
     let shared = Shared::default();
     let both = check(&[key("a", 10), key("b", 1)]);
-    assert_eq!(remaining(&node().decide(&shared, &both, at(1))), [9, 0]);
+    assert_eq!(remaining(&node().decide(&shared, &both, ALONE, at(1))), [9, 0]);
     for _ in 0..3 {
-        let refused = node().decide(&shared, &both, at(1));
+        let refused = node().decide(&shared, &both, ALONE, at(1));
         assert!(!allowed(&refused));
         assert_eq!(remaining(&refused), [9, 0]);
     }
@@ -101,10 +104,10 @@ fn a_lost_race_on_the_first_write_of_a_slot_loses_no_charge() {
     let shared = Shared::default();
     let one = check(&[key("a", 2)]);
     *shared.before_write.borrow_mut() = Some(Box::new(|shared| {
-        assert!(allowed(&node().decide(shared, &check(&[key("a", 2)]), at(1))));
+        assert!(allowed(&node().decide(shared, &check(&[key("a", 2)]), ALONE, at(1))));
     }));
-    assert_eq!(remaining(&node().decide(&shared, &one, at(1))), [0]);
-    assert!(!allowed(&node().decide(&shared, &one, at(1))));
+    assert_eq!(remaining(&node().decide(&shared, &one, ALONE, at(1))), [0]);
+    assert!(!allowed(&node().decide(&shared, &one, ALONE, at(1))));
 }
 
 #[test]
@@ -115,17 +118,17 @@ fn a_race_lost_between_two_slots_takes_the_first_charge_back() {
         let both = check(&[key("a", 1), key(other, 5)]);
         let rival = check(&[key("a", 1)]);
         *shared.before_write.borrow_mut() = Some(Box::new(move |shared| {
-            assert!(allowed(&node().decide(shared, &rival, at(1))));
+            assert!(allowed(&node().decide(shared, &rival, ALONE, at(1))));
         }));
-        assert!(!allowed(&node().decide(&shared, &both, at(1))), "the rival has the only token");
-        assert_eq!(remaining(&node().decide(&shared, &check(&[key(other, 5)]), at(1))), [4]);
+        assert!(!allowed(&node().decide(&shared, &both, ALONE, at(1))), "the rival has the only token");
+        assert_eq!(remaining(&node().decide(&shared, &check(&[key(other, 5)]), ALONE, at(1))), [4]);
     }
 }
 
 #[test]
 fn no_number_of_subjects_frees_a_client_from_its_limit() {
     let shared = Shared::default();
-    let spent = |name: &str| allowed(&node().decide(&shared, &check(&[key(name, 1)]), at(1)));
+    let spent = |name: &str| allowed(&node().decide(&shared, &check(&[key(name, 1)]), ALONE, at(1)));
     // more than fit into all slots
     let names: Vec<String> = (0..80_000).map(|n| format!("user{n}")).collect();
     let admitted = names.iter().filter(|name| spent(name)).count();
@@ -140,7 +143,7 @@ fn what_is_idle_makes_room() {
     for round in 0..20 {
         for n in 0..5_000 {
             let name = format!("r{round}u{n}");
-            assert!(allowed(&node().decide(&shared, &check(&[key(&name, 1)]), at(round * 100))));
+            assert!(allowed(&node().decide(&shared, &check(&[key(&name, 1)]), ALONE, at(round * 100))));
         }
         most = most.max(shared.cells.borrow().values().map(|(bytes, _)| bytes.len()).max().unwrap());
     }
@@ -151,7 +154,7 @@ fn what_is_idle_makes_room() {
 fn a_host_that_breaks_its_word_is_a_failure_and_not_a_hang() {
     let shared = Shared { broken: Cell::new(true), ..Shared::default() };
     let failed = CheckAnswer::Failed { error: StoreError::Refused };
-    assert_eq!(node().decide(&shared, &check(&[key("a", 1)]), at(1)), failed);
+    assert_eq!(node().decide(&shared, &check(&[key("a", 1)]), ALONE, at(1)), failed);
 
     struct NeverWrites;
     impl Cells for NeverWrites {
@@ -162,7 +165,7 @@ fn a_host_that_breaks_its_word_is_a_failure_and_not_a_hang() {
             Ok(false)
         }
     }
-    assert_eq!(node().decide(&NeverWrites, &check(&[key("a", 1), key("b", 1)]), at(1)), failed);
+    assert_eq!(node().decide(&NeverWrites, &check(&[key("a", 1), key("b", 1)]), ALONE, at(1)), failed);
 }
 
 #[test]
@@ -171,9 +174,9 @@ fn a_node_without_a_calendar_keeps_a_fixed_window_as_a_sliding_one() {
     let fixed = Algorithm::FixedWindow { timezone: crate::window::Offset::default().into() };
     let (shared, mut question) = (Shared::default(), check(&[key("a", 3)]));
     (question.keys[0].cost, question.keys[0].windows) = (3, vec![Window::new(3, minute, fixed).unwrap()]);
-    assert!(matches!(node().decide(&shared, &question, at(59)), CheckAnswer::Allowed { .. }));
+    assert!(matches!(node().decide(&shared, &question, ALONE, at(59)), CheckAnswer::Allowed { .. }));
     // the next minute, by a calendar
-    let CheckAnswer::Rejected { keys } = node().decide(&shared, &question, at(60)) else {
+    let CheckAnswer::Rejected { keys } = node().decide(&shared, &question, ALONE, at(60)) else {
         panic!("a node knows no calendar");
     };
     let wait = Duration::from_micros(keys[0].windows[0].wait_us);
@@ -187,7 +190,7 @@ fn a_node_keeps_a_log_in_buckets() {
     question.keys[0].windows = vec![Window::new(100_000, per, Algorithm::SlidingLog).unwrap()];
     for ms in 0..1000 {
         let now = Timestamp::from_micros(ms * 1000);
-        assert!(matches!(node().decide(&shared, &question, now), CheckAnswer::Allowed { .. }));
+        assert!(matches!(node().decide(&shared, &question, ALONE, now), CheckAnswer::Allowed { .. }));
     }
     let bytes: usize = shared.cells.borrow().values().map(|(bytes, _)| bytes.len()).sum();
     assert!(bytes < 64, "{bytes} bytes");
@@ -238,7 +241,7 @@ mod properties {
                         }
                     }));
                 }
-                let answer = node().decide(&shared, &check, now);
+                let answer = node().decide(&shared, &check, ALONE, now);
                 let mut held: Vec<SubjectCounters> = subjects.iter().map(|at| model[*at].clone()).collect();
                 let mut charges: Vec<Charge<'_>> = held
                     .iter_mut()
@@ -259,7 +262,7 @@ mod properties {
 #[test]
 fn looks_without_charging_and_grants_less_where_less_will_do() {
     let shared = Shared::default();
-    let looked = node().decide(&shared, &check(&[key("a", 5).peek()]), at(1));
+    let looked = node().decide(&shared, &check(&[key("a", 5).peek()]), ALONE, at(1));
     assert_eq!((allowed(&looked), remaining(&looked)), (true, vec![5]));
     assert!(shared.cells.borrow().is_empty(), "a look writes nothing");
     let some = KeyCheck { cost: 4, at_least: Some(1), ..key("a", 5) };
@@ -267,6 +270,27 @@ fn looks_without_charging_and_grants_less_where_less_will_do() {
         CheckAnswer::Allowed { keys } => keys[0].granted,
         CheckAnswer::Rejected { .. } | CheckAnswer::Failed { .. } => 0,
     };
-    let ask = || granted(node().decide(&shared, &check(std::slice::from_ref(&some)), at(1)));
+    let ask = || granted(node().decide(&shared, &check(std::slice::from_ref(&some)), ALONE, at(1)));
     assert_eq!([ask(), ask(), ask()], [4, 1, 0]);
+}
+
+#[test]
+fn one_of_four_nodes_admits_a_quarter_of_the_limit() {
+    let four = NonZeroU32::new(4).unwrap();
+    let shared = Shared::default();
+    let one = check(&[key("a", 10)]);
+    let answers: Vec<_> = (0..4).map(|_| node().decide(&shared, &one, four, at(1))).collect();
+    assert_eq!(answers.iter().map(allowed).collect::<Vec<_>>(), [true, true, false, false]);
+    assert_eq!(answers.iter().map(|answer| remaining(answer)[0]).collect::<Vec<_>>(), [1, 0, 0, 0]);
+    assert!(allowed(&node().decide(&shared, &one, NonZeroU32::new(2).unwrap(), at(1))), "two nodes left");
+}
+
+#[test]
+fn a_node_admits_one_request_even_where_there_are_more_nodes_than_requests() {
+    let many = NonZeroU32::new(1000).unwrap();
+    let shared = Shared::default();
+    let one = check(&[KeyCheck { cost: 3, ..key("a", 10) }]);
+    let CheckAnswer::Allowed { keys } = node().decide(&shared, &one, many, at(1)) else { panic!() };
+    assert_eq!(keys[0].granted, 3);
+    assert!(!allowed(&node().decide(&shared, &one, many, at(1))));
 }

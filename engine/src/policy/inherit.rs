@@ -242,6 +242,8 @@ fn count(rule: &Rule<'_>, title: &str) -> LimitVerdict {
         policy_items: policy_items(title, &rule.keys, &rule.windows),
         hash_tag: rule.hash_tag.clone(),
         cost: rule.cost.clone(),
+        shards: rule.shards,
+        consume: rule.consume,
         on_missing_key: rule.on_missing_key,
         enforce: rule.enforce,
         on_failure: rule.on_failure,

@@ -2,8 +2,8 @@
 
 use super::Cost;
 use super::matches::{self, Known};
-use super::read::{Node, unsupported};
-use super::{Key, Match, OnFailure, OnMissingKey, Share, Source, keys, store, windows};
+use super::read::Node;
+use super::{Consume, Key, Match, OnFailure, OnMissingKey, Share, Source, keys, store, windows};
 use crate::window::Window;
 
 const FIELDS: &[&str] = &[
@@ -33,6 +33,8 @@ pub(super) struct Rule<'a> {
     pub(super) windows: Vec<Window>,
     pub(super) hash_tag: Option<Vec<Source>>,
     pub(super) cost: Cost,
+    pub(super) shards: u16,
+    pub(super) consume: Consume,
     pub(super) on_missing_key: OnMissingKey,
     pub(super) enforce: Share,
     pub(super) on_failure: OnFailure,
@@ -69,20 +71,17 @@ pub(super) fn read<'a>(
     let windows_at = fields.need("windows", ": how many requests in how long, as in [{limit: 100, per: 1m}]");
     let windows = windows_at.as_ref().and_then(|node| windows::read(node, &keeping));
     let charged = windows.as_deref().zip(windows_at.as_ref());
-    let cost = fields.or("cost", Cost::Fixed(1), |node| windows::cost(&node, charged));
+    let shards = fields.or("shards", 1, |node| windows::shards(&node, charged));
+    let cost = fields.or("cost", Cost::Fixed(1), |node| windows::cost(&node, charged, shards.unwrap_or(1)));
 
-    let consume = fields.or("consume", (), |node| node.one_of(&[("on_request", ())], &["on_success"]));
-    let shards = fields.or("shards", (), |node| match node.whole(1..=1024)? {
-        1 => Some(()),
-        _ => node.refuse(unsupported(&["1"])),
+    let consume = fields.or("consume", Consume::OnRequest, |node| {
+        node.one_of(&[("on_request", Consume::OnRequest), ("on_success", Consume::OnSuccess)], &[])
     });
     let on_missing_key = fields.or("on_missing_key", OnMissingKey::Skip, |node| {
         node.one_of(&[("skip", OnMissingKey::Skip), ("reject", OnMissingKey::Reject)], &[])
     });
     let enforce = fields.or("enforce", Share::ALL, |node| node.percent());
     let on_failure = fields.or("on_failure", around.on_failure, |node| store::on_failure(&node));
-    consume?;
-    shards?;
     Some(Rule {
         key_prefix: key_prefix?,
         matches: matches?,
@@ -91,6 +90,8 @@ pub(super) fn read<'a>(
         windows: windows?,
         hash_tag: hash_tag?,
         cost: cost?,
+        shards: shards?,
+        consume: consume?,
         on_missing_key: on_missing_key?,
         enforce: enforce?,
         on_failure: on_failure?,

@@ -11,7 +11,7 @@ const TIMEOUT: Duration = Duration::from_millis(20);
 /// A host truncates a shorter timeout to none at all, and what is asked for longer may no longer be spent.
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
 /// 1 %: below it leases save little, above it a limit is visibly lower than written.
-const MAX_DRIFT: Share = Share(10_000);
+const MAX_DRIFT: Share = Share::from_millionths(10_000);
 const CIRCUIT: CircuitSettings =
     CircuitSettings { failures: 10, slow: Duration::from_millis(10), probe_every: Duration::from_secs(1) };
 const PROBES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);

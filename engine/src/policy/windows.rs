@@ -9,7 +9,7 @@ use super::words::did_you_mean;
 use crate::window::{
     Algorithm, MAX_LIMIT, MAX_LOG_LIMIT, MAX_PER, MIN_PER, Offset, Timezone, Window, WindowError, Zone,
 };
-use crate::wire::MAX_WINDOWS;
+use crate::wire::{MAX_SHARDS, MAX_WINDOWS};
 
 /// An algorithm by its name.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,12 +115,35 @@ fn read_window(node: &Node<'_>, keeping: &Keeping<'_>) -> Option<Window> {
         .map_or_else(|error: WindowError| node.refuse(format_args!("makes no window: {error}")), Some)
 }
 
-/// Reads `cost`. `windows` are those it is charged to, as far as they are known, and where they are written.
-pub(super) fn cost(node: &Node<'_>, windows: Option<(&[Window], &Node<'_>)>) -> Option<Cost> {
-    let most =
-        windows.and_then(|(windows, _)| windows.iter().map(Window::capacity).min()).unwrap_or(MAX_LIMIT);
+/// Reads `shards`. `windows` are those that are spread, as far as they are known, and where they are written. Each
+/// shard holds its part of every window, and a part of nothing would refuse for ever.
+pub(super) fn shards(node: &Node<'_>, windows: Option<(&[Window], &Node<'_>)>) -> Option<u16> {
+    let smallest = |windows: &[Window]| windows.iter().map(|w| w.limit().min(w.capacity())).min();
+    let smallest = windows.and_then(|(windows, at)| Some((smallest(windows)?, at)));
+    let (most, because) = match smallest {
+        Some((least, at)) if least < MAX_SHARDS.into() => (
+            least,
+            format!(", the smallest limit or burst of {}, of which each shard holds its part", at.path()),
+        ),
+        _ => (MAX_SHARDS.into(), String::new()),
+    };
+    let shards = u16::try_from(node.whole_and(1..=most, &because)?).ok()?;
+    // the first part is the largest, the last one the smallest
+    let parts = |window: &Window| window.part(shards, 0).and(window.part(shards, shards - 1));
+    match windows.and_then(|(windows, _)| windows.iter().find_map(|window| parts(window).err())) {
+        Some(error) => node.refuse(format_args!("makes parts of windows that are none: {error}")),
+        None => Some(shards),
+    }
+}
+
+/// Reads `cost`. `windows` are those it is charged to, as far as they are known, and where they are written. A
+/// request is charged to one of their `shards`.
+pub(super) fn cost(node: &Node<'_>, windows: Option<(&[Window], &Node<'_>)>, shards: u16) -> Option<Cost> {
+    let capacity = |windows: &[Window]| windows.iter().map(Window::capacity).min();
+    let most = windows.and_then(|(windows, _)| capacity(windows)).unwrap_or(MAX_LIMIT) / u32::from(shards);
     let because = windows.map_or_else(String::new, |(_, at)| {
-        format!(", the most that an empty window of {} admits", at.path())
+        let part = if shards > 1 { format!("one of the {shards} shards of ") } else { String::new() };
+        format!(", the most that {part}an empty window of {} admits", at.path())
     });
     if node.value().is_number() {
         return node.whole_and(1..=most, &because).map(Cost::Fixed);

@@ -1,8 +1,8 @@
 //! A check as a request asks it: what the store gets to see, and which limit each key came from.
 
 use crate::answer::ShownWindow;
-use crate::policy::Count;
-use crate::wire::{Check, KeyAnswer, KeyCheck};
+use crate::policy::{Consume, Count};
+use crate::wire::{Check, KeyAnswer, KeyCheck, Operation};
 
 /// A check and where its keys come from.
 #[derive(Clone, Debug)]
@@ -19,8 +19,13 @@ impl Question {
     }
 
     pub(super) fn add(&mut self, limit: usize, count: &Count, keys: Vec<(usize, String)>, cost: u32) {
+        let operation = match count.consume {
+            Consume::OnRequest => Operation::Take,
+            Consume::OnSuccess => Operation::Peek,
+        };
         for (index, key) in keys {
-            self.check.keys.push(KeyCheck::take(key, cost, count.windows.clone()));
+            let check = KeyCheck::take(key, cost, count.windows.clone());
+            self.check.keys.push(KeyCheck { operation, shards: count.shards, ..check });
             self.origins.push((limit, index));
         }
     }
@@ -32,6 +37,18 @@ impl Question {
         self.origins
             .iter()
             .filter_map(move |(limit, _)| (last.replace(*limit) != Some(*limit)).then_some(*limit))
+    }
+
+    /// Whether a key is only looked at.
+    pub(super) fn leaves_something_owed(&self) -> bool {
+        self.check.keys.iter().any(|key| key.operation == Operation::Peek)
+    }
+
+    /// The keys that were only looked at, to be taken, each with its limit.
+    pub(super) fn into_owed(self) -> impl Iterator<Item = (usize, KeyCheck)> {
+        let keys = self.origins.into_iter().zip(self.check.keys);
+        keys.filter(|(_, key)| key.operation == Operation::Peek)
+            .map(|((limit, _), key)| (limit, KeyCheck { operation: Operation::Take, ..key }))
     }
 
     /// Two questions: about the limits that `keep` names, and about the others.

@@ -3,11 +3,13 @@ use serde_json::{Value, json};
 use super::*;
 use crate::counter::STORE_BUCKETS;
 use crate::lane::parse_source;
-use crate::wire::{StoreError, WindowAnswer};
+use crate::policy::Cost;
+use crate::wire::{DecideRequest, StoreError, VERSION, WindowAnswer};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 mod failing_store;
+mod on_success;
 
 fn policy(value: &Value) -> Policy {
     Policy::from_value(value).unwrap_or_else(|errors| panic!("{errors:?}"))
@@ -87,6 +89,21 @@ fn asks_the_store_for_all_keys_and_windows_at_once() {
     assert_eq!(checks.len(), 1);
     assert_eq!(checks[0].keys.len(), 1);
     assert_eq!((checks[0].keys[0].key.as_str(), checks[0].keys[0].windows.len()), ("per_user:{u1}:user", 2));
+}
+
+#[test]
+fn tells_the_store_over_how_many_keys_a_key_is_spread() {
+    let spread = json!({"spread": {
+        "keys": {"all": {"constant": "all"}},
+        "windows": [{"limit": 10, "per": "1s"}],
+        "shards": 3,
+        "cost": {"header": "x-cost", "max": 3},
+    }});
+    let (request, _) = arrive(&with_limits(true, spread), &[("x-cost", "absurd")]);
+    let checks: Vec<_> = request.checks().cloned().collect();
+    assert_eq!((checks[0].keys[0].shards, checks[0].keys[0].cost), (3, 3));
+    let question = DecideRequest { version: VERSION, spend_within_ms: 20, checks };
+    assert_eq!(question.validate(), Ok(()));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::verdict::Verdict;
 use crate::problem::Problem;
+use crate::shards;
 
 /// A question about a limit that is named elsewhere.
 #[derive(Deserialize)]
@@ -112,6 +113,7 @@ impl Question {
 
     fn cost(&self, count: &Count) -> Result<u32, Problem> {
         let capacity = count.windows.iter().map(Window::capacity).min().unwrap_or_default();
+        let capacity = capacity / u32::from(count.shards);
         let (default, most) = match count.cost {
             Cost::Fixed(cost) => (cost, capacity),
             Cost::Header { max, .. } => (1, max),
@@ -138,14 +140,15 @@ impl<'p> Asked<'p> {
         let key = |(_, key): &(usize, String)| KeyCheck {
             operation,
             at_least: self.at_least,
+            shards: self.count.shards,
             ..KeyCheck::take(key, self.cost, self.count.windows.clone())
         };
         Check { keys: self.keys.iter().map(key).collect() }
     }
 
-    /// The keys in the store that it asks about.
+    /// The keys in the store that it asks about, with every shard of each.
     pub(super) fn store_keys(&self) -> Vec<String> {
-        self.keys.iter().map(|(_, key)| key.clone()).collect()
+        self.keys.iter().flat_map(|(_, key)| shards::store_keys(key, self.count.shards)).collect()
     }
 
     /// What the store's answer comes to; a problem when it has none.

@@ -19,8 +19,8 @@ pub const SENTINEL_ACL_RULES: &str = "+role";
 
 /// All that a Redis user needs for the shim's work, as `ACL SETUSER` takes it; the keys are added to it. Redis holds
 /// a script to what its user may do, so the commands of the scripts are among them.
-pub const ACL_RULES: &str =
-    "+ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat +unlink";
+pub const ACL_RULES: &str = "+ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat +unlink \
+     +zadd +zremrangebyscore +zcard +pexpire";
 
 /// Decides, and charges what is allowed.
 pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| {
@@ -41,6 +41,12 @@ pub(super) static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| {
 /// Forgets subjects.
 pub(super) static RESET: LazyLock<Script> =
     LazyLock::new(|| Script::of(include_str!("../../../lua/reset.lua")));
+
+/// Counts the nodes.
+pub(super) static NODES: LazyLock<Script> =
+    LazyLock::new(|| Script::of(include_str!("../../../lua/nodes.lua")));
+/// Where the nodes are kept.
+pub(super) const NODES_KEY: &str = "lanekeeper:{nodes}";
 
 /// A script, under the name that Redis knows it by once it was loaded.
 pub(super) struct Script {
@@ -110,6 +116,13 @@ pub(super) fn give_back_command(returns: &[GiveBack<'_>]) -> Cmd {
 /// Forgets one key.
 pub(super) fn reset_command(key: &str) -> Cmd {
     RESET.run(std::iter::once(key))
+}
+
+/// Tells of `nodes`, and counts those that were told of within `life`.
+pub(super) fn nodes_command(nodes: &[u64], life: Duration) -> Cmd {
+    let mut command = NODES.run(std::iter::once(NODES_KEY));
+    command.arg(micros(life)).arg(nodes);
+    command
 }
 
 fn add_windows(command: &mut Cmd, windows: &[Window]) {

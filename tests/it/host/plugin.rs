@@ -1,10 +1,13 @@
 //! The built plugin on the fake host.
 
 mod bad_input;
+mod charging;
 mod counters;
 mod life;
+mod refusals;
 mod scenarios;
 mod store;
+mod success;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -27,6 +30,8 @@ struct Store {
     memory: Rc<MemoryStore>,
     clock: Arc<AtomicU64>,
     away: Rc<Cell<bool>>,
+    /// How many nodes it says there are.
+    nodes: Rc<Cell<Option<u32>>>,
 }
 
 impl Store {
@@ -34,7 +39,7 @@ impl Store {
         let clock = Arc::new(AtomicU64::new(0));
         let read = Arc::clone(&clock);
         let memory = MemoryStore::with_clock(move || Timestamp::from_micros(read.load(Ordering::Relaxed)));
-        Self { memory: Rc::new(memory), clock, away: Rc::default() }
+        Self { memory: Rc::new(memory), clock, away: Rc::default(), nodes: Rc::default() }
     }
 
     fn answer(&self, host: &Host, callout: &Callout) -> Answer {
@@ -44,7 +49,7 @@ impl Store {
         let within = Duration::from_millis(question.spend_within_ms.into());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let answers = runtime.block_on(self.memory.decide(&question.checks, within));
-        ours(DecideResponse { version: VERSION, answers })
+        ours(DecideResponse { version: VERSION, nodes: self.nodes.get(), answers })
     }
 
     /// Answers every callout of this host at once, or refuses the connection while it is away.
@@ -106,6 +111,12 @@ fn fallback(stream: &Stream) -> Option<String> {
 fn decisions(host: &Host, lane: &str, limit: &str, outcome: &str, source: &str) -> u64 {
     let name =
         format!("lanekeeper.decisions_total.lane.{lane}.limit.{limit}.outcome.{outcome}.source.{source}");
+    host.counter(&name).unwrap_or(0)
+}
+
+fn charges(host: &Host, lane: &str, limit: &str, outcome: &str, source: &str) -> u64 {
+    let name =
+        format!("lanekeeper.charges_total.lane.{lane}.limit.{limit}.outcome.{outcome}.source.{source}");
     host.counter(&name).unwrap_or(0)
 }
 

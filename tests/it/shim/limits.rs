@@ -112,6 +112,7 @@ on_every_backend! {
     answers_many_questions_in_their_order_and_each_for_itself,
     grants_as_much_as_fits_where_less_will_do,
     forgets_a_subject_that_an_operator_resets,
+    takes_a_spread_key_exactly_to_its_limit_and_forgets_all_of_it,
 }
 
 async fn grants_as_much_as_fits_where_less_will_do(shim: Shim) {
@@ -139,6 +140,22 @@ async fn forgets_a_subject_that_an_operator_resets(shim: Shim) {
     assert_eq!(shim.allow("ads", subjects("u1")).await["allowed"], true);
     assert_eq!(shim.allow("ads", subjects("u2")).await["allowed"], false, "nobody reset this one");
     assert_eq!(shim.allow("ads", subjects("u1")).await["allowed"], false, "and the limit holds again");
+}
+
+async fn takes_a_spread_key_exactly_to_its_limit_and_forgets_all_of_it(shim: Shim) {
+    let user = json!({"subjects": {"user": "u"}});
+    let too_dear = json!({"subjects": {"user": "u"}, "cost": 3});
+    assert_eq!(shim.post_to("/v1/limits/spread/allow", &too_dear).await.status(), StatusCode::BAD_REQUEST);
+    for _ in 0..2 {
+        for _ in 0..7 {
+            assert_eq!(shim.allow("spread", user.clone()).await["allowed"], true);
+        }
+        assert_eq!(shim.allow("spread", user.clone()).await["allowed"], false);
+        assert_eq!(shim.can_allow("spread", user.clone()).await["allowed"], false);
+        let reset = shim.client.post(format!("{}/v1/limits/spread/reset", shim.url));
+        let reset = reset.bearer_auth(OPERATOR).body(user.to_string()).send().await.unwrap();
+        assert_eq!(reset.status(), StatusCode::NO_CONTENT);
+    }
 }
 
 async fn looks_without_charging_and_charges_until_nothing_is_left(shim: Shim) {

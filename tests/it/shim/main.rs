@@ -13,6 +13,7 @@ mod differential;
 mod http;
 mod limits;
 mod memory;
+mod nodes;
 mod openapi;
 mod peers;
 mod race;

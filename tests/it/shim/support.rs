@@ -54,12 +54,17 @@ impl Shim {
 
     /// One answer for each check.
     pub(crate) async fn decide(&self, batch: &DecideRequest) -> Vec<CheckAnswer> {
+        self.answer(batch).await.answers
+    }
+
+    /// The whole answer to a batch.
+    pub(crate) async fn answer(&self, batch: &DecideRequest) -> DecideResponse {
         let response = self.post(serde_json::to_vec(batch).unwrap()).await;
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()[SHIM_HEADER], "1");
         let response: DecideResponse = response.json().await.unwrap();
         assert!(response.fits(batch), "{response:?}");
-        response.answers
+        response
     }
 
     /// The answer to a single check whose tokens are spent at once.
@@ -131,7 +136,7 @@ pub(crate) async fn shim_on_cluster() -> (Shim, Cluster) {
 }
 
 pub(crate) fn batch(spend_within_ms: u32, checks: Vec<Check>) -> DecideRequest {
-    DecideRequest { version: VERSION, spend_within_ms, checks }
+    DecideRequest { version: VERSION, spend_within_ms, node: None, checks }
 }
 
 pub(crate) fn check(keys: &[(&str, u32, &[Window])]) -> Check {

@@ -15,6 +15,8 @@ pub(super) const FRONT: &str = "front";
 const SHIPPED: &str = include_str!("../../../envoy/demo/envoy.yaml");
 const STORE_CLUSTER: &str = "lanekeeper";
 const LISTENER_TYPE: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+const PROTOCOLS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+const PROTOCOLS_TYPE: &str = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 // 96 KiB: the worst that the tests send is 64 KiB of headers, and Envoy's default is 60
 const MAX_HEADERS_KIB: u32 = 96;
 
@@ -25,12 +27,21 @@ pub struct Setup {
     store: Option<SocketAddr>,
     policy: Option<Value>,
     filtered: bool,
+    upstream_trailers: bool,
+    websockets: bool,
 }
 
 impl Setup {
     /// Envoy as shipped, with the shipped policy, in front of this upstream; its store is nowhere.
     pub fn new(upstream: SocketAddr) -> Self {
-        Self { upstream, store: None, policy: None, filtered: true }
+        Self {
+            upstream,
+            store: None,
+            policy: None,
+            filtered: true,
+            upstream_trailers: false,
+            websockets: false,
+        }
     }
 
     /// The cluster `lanekeeper` is here.
@@ -46,6 +57,16 @@ impl Setup {
     /// Without the filter: what Envoy does alone, to compare.
     pub fn unfiltered(self) -> Self {
         Self { filtered: false, ..self }
+    }
+
+    /// Takes over trailers of an upstream that speaks HTTP/1.1, which Envoy drops unless told otherwise.
+    pub fn upstream_trailers(self) -> Self {
+        Self { upstream_trailers: true, ..self }
+    }
+
+    /// Lets requests be upgraded to WebSocket, which Envoy refuses unless told otherwise.
+    pub fn websockets(self) -> Self {
+        Self { websockets: true, ..self }
     }
 
     /// Starts it.
@@ -65,6 +86,11 @@ impl Setup {
         let mut clusters = take(&mut bootstrap, "/static_resources/clusters")?;
         let upstream = named(&mut clusters, "upstream")?;
         set_endpoint(upstream, self.upstream)?;
+        if self.upstream_trailers {
+            let http1 = json!({"http_protocol_options": {"enable_trailers": true}});
+            let options = json!({"@type": PROTOCOLS_TYPE, "explicit_http_config": http1});
+            put(upstream, "typed_extension_protocol_options", json!({ PROTOCOLS: options }))?;
+        }
         match self.store {
             Some(address) => set_endpoint(named(&mut clusters, STORE_CLUSTER)?, address)?,
             None => remove(&mut clusters, STORE_CLUSTER)?,
@@ -79,6 +105,9 @@ impl Setup {
         set_port(&mut listener, "/address", 0)?;
         let manager = at(&mut listener, "/filter_chains/0/filters/0/typed_config")?;
         put(manager, "max_request_headers_kb", json!(MAX_HEADERS_KIB))?;
+        if self.websockets {
+            put(manager, "upgrade_configs", json!([{"upgrade_type": "websocket"}]))?;
+        }
         let filters = at(manager, "/http_filters")?;
         if !self.filtered {
             remove(filters, "lanekeeper")?;

@@ -13,6 +13,11 @@ use super::reply::LocalReply;
 use super::status::Status;
 use super::vm::Vm;
 
+/// Envoy's response flags, each a bit.
+const UPSTREAM_TERMINATION: i64 = 1 << 6;
+const DOWNSTREAM_TERMINATION: i64 = 1 << 14;
+const DOWNSTREAM_REMOTE_RESET: i64 = 1 << 28;
+
 /// A request to be sent. Header arrays turn into one, for requests that are all header.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -194,7 +199,23 @@ impl Stream {
 
     /// The client goes away.
     pub fn reset(&self) {
-        self.set_property(&["response", "code_details"], "downstream_remote_disconnect");
+        self.cut("downstream_remote_disconnect", DOWNSTREAM_TERMINATION);
+    }
+
+    /// The client resets its stream, as HTTP/2 can: the details stay those of the response.
+    pub fn reset_by_client(&self) {
+        self.set_property(&["response", "flags"], DOWNSTREAM_REMOTE_RESET.to_le_bytes());
+        self.drive(|| self.vm.reset(&self.cell));
+    }
+
+    /// The upstream breaks off its response.
+    pub fn break_off(&self) {
+        self.cut("upstream_reset_after_response_started{connection_termination}", UPSTREAM_TERMINATION);
+    }
+
+    fn cut(&self, details: &str, flag: i64) {
+        self.set_property(&["response", "code_details"], details);
+        self.set_property(&["response", "flags"], flag.to_le_bytes());
         self.drive(|| self.vm.reset(&self.cell));
     }
 

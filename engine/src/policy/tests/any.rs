@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
+use crate::wire::{Check, DecideRequest, KeyCheck, VERSION};
 
 /// Any JSON, with the language's own names in it often enough to get anywhere.
 fn any_json() -> impl Strategy<Value = Value> {
@@ -37,6 +38,9 @@ fn any_json() -> impl Strategy<Value = Value> {
             "values",
             "ip",
             "cost",
+            "shards",
+            "consume",
+            "on_success",
             "shadow",
             "shadow_x",
             "x",
@@ -111,10 +115,10 @@ pub(super) fn full() -> Value {
                 "windows": [{"limit": 100, "per": "1m"}, {"limit": 1000, "per": "1h"}],
                 "algorithm": "sliding_window",
                 "cost": 1,
-                "consume": "on_request",
+                "consume": "on_success",
                 "on_missing_key": "skip",
                 "enforce": "100%",
-                "shards": 1,
+                "shards": 2,
             },
             "shadow_ads_voucher_rate_limit": {"windows": [{"limit": 5000, "per": "1m"}]},
         },
@@ -196,5 +200,31 @@ proptest! {
             bytes[at] = byte;
         }
         judge(Policy::from_json(&bytes))?;
+    }
+
+    #[test]
+    fn whatever_loads_makes_questions_that_every_store_takes(
+        limit in 1_u32..2000,
+        burst in 1_u32..2000,
+        per_ms in 1_u32..100_000_000,
+        shards in 1_u32..300,
+        cost in 1_u32..100,
+        algorithm in prop::sample::select(vec![
+            "sliding_window", "sliding_log", "sliding_counter", "fixed_window", "token_bucket",
+        ]),
+    ) {
+        let mut window = json!({"limit": limit, "per": format!("{per_ms}ms")});
+        if algorithm == "token_bucket" {
+            window["burst"] = burst.into();
+        }
+        let more = json!({"windows": [window], "shards": shards, "algorithm": algorithm, "cost": cost});
+        let policy = Policy::from_value(&json!({"version": 1, "rate_limits": {"x": super::limit(more)}}));
+        if let Ok(policy) = policy {
+            let count = count(&policy.lanes[0].limits[0]);
+            let key = KeyCheck { shards: count.shards, ..KeyCheck::take("x", cost, count.windows.clone()) };
+            let checks = vec![Check { keys: vec![key] }];
+            let question = DecideRequest { version: VERSION, spend_within_ms: 20, checks };
+            prop_assert_eq!(question.validate(), Ok(()));
+        }
     }
 }

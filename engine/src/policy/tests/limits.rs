@@ -31,8 +31,8 @@ fn a_limit_that_says_only_its_keys_and_windows_has_the_documented_defaults() {
     assert_eq!(count.windows, [window]);
     assert_eq!(count.keys[0].sources, [Source::Constant("global".to_owned())]);
     assert!(count.hash_tag.is_none());
-    assert_eq!(count.cost, Cost::Fixed(1));
-    assert_eq!(count.on_missing_key, OnMissingKey::Skip);
+    assert_eq!((&count.cost, count.shards), (&Cost::Fixed(1), 1));
+    assert_eq!((count.consume, count.on_missing_key), (Consume::OnRequest, OnMissingKey::Skip));
     assert_eq!(count.enforce, Share::ALL);
     assert_eq!(count.on_failure, OnFailure::Local);
 }
@@ -49,11 +49,11 @@ fn everything_about_a_limit_can_be_said() {
         "hash_tag": [{"header": "x-user"}],
         "windows": [{"limit": 10, "per": "1s", "burst": 20}, {"limit": 100.0, "per": "1m"}],
         "algorithm": "token_bucket",
-        "cost": {"header": "x-cost", "max": 20},
-        "consume": "on_request",
+        "cost": {"header": "x-cost", "max": 2},
+        "consume": "on_success",
         "on_missing_key": "reject",
         "enforce": "12.5%",
-        "shards": 1,
+        "shards": 10,
         "on_failure": "open",
     })));
     let limit = &policy.lanes[0].limits[0];
@@ -81,8 +81,8 @@ fn everything_about_a_limit_can_be_said() {
         Window::new(limit, Duration::from_secs(seconds), Algorithm::TokenBucket { burst }).unwrap()
     };
     assert_eq!(count.windows, [bucket(10, 1, 20), bucket(100, 60, 100)]);
-    assert_eq!(count.cost, Cost::Header { name: "x-cost".to_owned(), max: 20 });
-    assert_eq!(count.on_missing_key, OnMissingKey::Reject);
+    assert_eq!((&count.cost, count.shards), (&Cost::Header { name: "x-cost".to_owned(), max: 2 }, 10));
+    assert_eq!((count.consume, count.on_missing_key), (Consume::OnSuccess, OnMissingKey::Reject));
     assert_eq!(count.enforce, Share::from_millionths(125_000));
     assert_eq!(count.on_failure, OnFailure::Open);
 }
@@ -406,24 +406,59 @@ fn a_cost_fits_into_the_smallest_window() {
 }
 
 #[test]
+fn there_are_no_more_shards_than_the_smallest_window_holds_requests() {
+    check_x(json!({"windows": [{"limit": 256, "per": "1s"}], "shards": 256}), &[]);
+    for (wrong, shown) in [(json!(0), "0"), (json!(1.5), "1.5"), (json!(257), "257")] {
+        check_x(
+            json!({"windows": [{"limit": 1000, "per": "1s"}], "shards": wrong}),
+            &[&format!(".shards: {shown}: must be a whole number from 1 to 256")],
+        );
+    }
+    let smallest = |most: u32| {
+        format!(
+            ".shards: 11: must be a whole number from 1 to {most}, the smallest limit or burst of rate_limits.x.windows, of \
+             which each shard holds its part"
+        )
+    };
+    let two = json!([{"limit": 100, "per": "1m"}, {"limit": 10, "per": "1s"}]);
+    check_x(json!({"windows": two, "shards": 10}), &[]);
+    check_x(json!({"windows": two, "shards": 11}), &[&smallest(10)]);
+    for (limit, burst) in [(10, 50), (50, 10)] {
+        let bucket = json!([{"limit": limit, "per": "1s", "burst": burst}]);
+        check_x(json!({"windows": bucket, "algorithm": "token_bucket", "shards": 11}), &[&smallest(10)]);
+    }
+}
+
+#[test]
+fn a_cost_fits_into_one_shard() {
+    let windows = json!([{"limit": 100, "per": "1m"}]);
+    let range = "must be a whole number from 1 to 33, the most that one of the 3 shards of an empty window of \
+                 rate_limits.x.windows admits";
+    check_x(json!({"windows": windows, "shards": 3, "cost": 33}), &[]);
+    check_x(json!({"windows": windows, "shards": 3, "cost": 34}), &[&format!(".cost: 34: {range}")]);
+    check_x(
+        json!({"windows": windows, "shards": 3, "cost": {"header": "x-cost", "max": 34}}),
+        &[&format!(".cost.max: 34: {range}")],
+    );
+}
+
+#[test]
 fn the_other_fields_say_what_they_allow() {
     check_x(
         json!({
-            "consume": "on_success", "shards": 2, "on_missing_key": "deny", "enforce": "0,5%", "on_failure": "allow",
+            "consume": "on_succes", "on_missing_key": "deny", "enforce": "0,5%", "on_failure": "allow",
             "key_prefix": "a:b", "window": [],
         }),
         &[
             ".window: []: is an unknown field; allowed: match, except, key_prefix, keys, hash_tag, windows, algorithm, \
              cost, consume, on_missing_key, enforce, shards and 2 more; did you mean `windows`?",
             ".key_prefix: \"a:b\": must be 1 to 64 letters, digits, _ or -, and begin with a letter or digit",
-            ".consume: \"on_success\": is not supported by this version; supported: on_request",
-            ".shards: 2: is not supported by this version; supported: 1",
+            ".consume: \"on_succes\": must be one of on_request, on_success; did you mean `on_success`?",
             ".on_missing_key: \"deny\": must be one of skip, reject",
             ".enforce: \"0,5%\": must be a percentage from 0% to 100% with at most four decimals, such as 1% or 0.5%",
             ".on_failure: \"allow\": must be one of local, open, closed",
         ],
     );
-    check_x(json!({"shards": 0}), &[".shards: 0: must be a whole number from 1 to 1024"]);
     check_x(json!({"match": {}}), &[".match: {}: must not be empty: say which requests, or leave it out"]);
     check_x(json!({"except": {}}), &[".except: {}: must not be empty: say which requests, or leave it out"]);
     assert_eq!(count(&loaded(&one(json!({"enforce": "0%"}))).lanes[0].limits[0]).enforce, Share::NONE);

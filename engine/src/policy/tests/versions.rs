@@ -304,3 +304,23 @@ fn limits_may_not_count_in_each_others_store_keys() {
         ],
     );
 }
+
+#[test]
+fn a_lanes_version_is_spread_like_the_normal_one_and_must_hold_as_many_requests() {
+    let shards = |windows: Value| json!({"x": limit(json!({"shards": 8})), "shadow_x": {"windows": windows}});
+    let policy = loaded(&shadowed("values", shards(json!([{"limit": 8, "per": "1m"}]))));
+    assert_eq!(policy.lanes.iter().map(|lane| count(&lane.limits[0]).shards).collect::<Vec<_>>(), [8, 8]);
+    check(
+        shadowed("values", shards(json!([{"limit": 7, "per": "1m"}]))),
+        &["rate_limits.x.shards: 8: must be a whole number from 1 to 7, the smallest limit or burst of \
+           rate_limits.shadow_x.windows, of which each shard holds its part"],
+    );
+}
+
+#[test]
+fn a_lanes_version_is_charged_when_the_normal_one_is_unless_it_says_otherwise() {
+    let own = |own: Value| json!({"x": limit(json!({"consume": "on_success"})), "shadow_x": own});
+    let consume = |entries: Value| count(&loaded(&shadowed("values", entries)).lanes[1].limits[0]).consume;
+    assert_eq!(consume(own(json!({"cost": 2}))), Consume::OnSuccess);
+    assert_eq!(consume(own(json!({"consume": "on_request"}))), Consume::OnRequest);
+}

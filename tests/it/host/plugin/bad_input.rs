@@ -1,7 +1,7 @@
 //! What clients and hosts may send, at its worst: a clear outcome each, never a trap, a hang or a free pass.
 
 use lanekeeper_tests::host::{Host, Request, State, Times};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{MS, Store, behaved, by, standalone, start, status, with_store};
 
@@ -10,31 +10,40 @@ const STATUSES: [u32; 12] = [1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 4_000_000_000];
 
 #[test]
 fn no_status_of_any_host_call_traps_or_hangs_a_request() {
-    let host = start(&with_store(2, "local"), 1);
-    Store::new().serve(&host);
-    let stream = host.worker(0).request(by("warm"));
-    stream.respond([(":status", "200")]);
-    stream.end();
-    let calls: Vec<&'static str> = host.calls().into_keys().collect();
-    assert!(calls.len() > 8, "{calls:?}");
-    for call in calls {
-        for status in STATUSES {
-            let host = start(&with_store(2, "local"), 1);
-            Store::new().serve(&host);
-            host.fail(call, status, Times::Always);
-            let stream = host.worker(0).request(by("u").header("baggage", "shadow=true"));
-            host.advance(100 * MS);
-            if matches!(stream.state(), State::Continued) {
-                stream.respond([(":status", "200")]);
+    let mut charging_later = with_store(2, "local");
+    charging_later["rate_limits"]["per_user"]["consume"] = json!("on_success");
+    for policy in [with_store(2, "local"), charging_later] {
+        let host = start(&policy, 1);
+        Store::new().serve(&host);
+        let stream = host.worker(0).request(by("warm"));
+        stream.respond([(":status", "200")]);
+        stream.end();
+        let calls: Vec<&'static str> = host.calls().into_keys().collect();
+        assert!(calls.len() > 8, "{calls:?}");
+        for call in calls {
+            for status in STATUSES {
+                bear(&policy, call, status);
             }
-            stream.end();
-            assert_eq!(host.traps(), [], "{call} returned {status}");
-            host.heal(call);
-            let next = host.worker(0).request(by("u"));
-            host.advance(100 * MS);
-            assert_ne!(next.state(), State::Paused, "after {call} returned {status}");
         }
     }
+}
+
+/// A host call that always returns this status harms no request, and none after it.
+fn bear(policy: &Value, call: &str, status: u32) {
+    let host = start(policy, 1);
+    Store::new().serve(&host);
+    host.fail(call, status, Times::Always);
+    let stream = host.worker(0).request(by("u").header("baggage", "shadow=true"));
+    host.advance(100 * MS);
+    if matches!(stream.state(), State::Continued) {
+        stream.respond([(":status", "200")]);
+    }
+    stream.end();
+    assert_eq!(host.traps(), [], "{call} returned {status}");
+    host.heal(call);
+    let next = host.worker(0).request(by("u"));
+    host.advance(100 * MS);
+    assert_ne!(next.state(), State::Paused, "after {call} returned {status}");
 }
 
 /// What an operator may take from the plugin by `capability_restriction_config`: Envoy gives 76 for WASI calls and

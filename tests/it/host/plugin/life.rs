@@ -69,6 +69,7 @@ fn no_callback_for_what_is_gone_does_anything() {
         ("proxy_on_done", &[]),
         ("proxy_on_delete", &[]),
         ("proxy_on_response_headers", &[1, 1]),
+        ("proxy_on_response_trailers", &[1]),
         ("proxy_on_request_body", &[1, 1]),
         ("proxy_on_request_trailers", &[1]),
         ("proxy_on_request_headers", &[3, 1]),

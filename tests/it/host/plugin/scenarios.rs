@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use lanekeeper_tests::host::{Host, Request, State};
-use lanekeeper_tests::scenario::{HeaderList, Proxy, SCENARIOS, Seen, Sender, policy};
+use lanekeeper_tests::scenario::{ANSWER, HeaderList, Proxy, SCENARIOS, Seen, Sender, policy};
 
-use super::{Store, behaved, decisions};
+use super::{Store, behaved, charges, decisions};
 
 struct Fake {
     host: Host,
@@ -41,12 +41,16 @@ impl Proxy for Fake {
         self.sent += 1;
         let stream = self.host.worker(self.sent % 2).request(request);
         let seen = match stream.state() {
-            State::Continued => Seen {
-                status: 200,
-                answer: list(stream.respond([(":status", "200")]).unwrap().iter()),
-                body: String::new(),
-                upstream: stream.upstream().headers.map(|headers| list(headers.iter())),
-            },
+            State::Continued => {
+                let upstream = stream.upstream().headers.unwrap();
+                let status = upstream.text(ANSWER).unwrap_or_else(|| "200".to_owned());
+                Seen {
+                    status: status.parse()?,
+                    answer: list(stream.respond([(":status", status)]).unwrap().iter()),
+                    body: String::new(),
+                    upstream: Some(list(upstream.iter())),
+                }
+            }
             State::Replied(reply) => Seen {
                 status: u16::try_from(reply.status)?,
                 answer: list(reply.headers.iter()),
@@ -77,6 +81,13 @@ impl Proxy for Fake {
     fn decisions(&self, lane: &str, limit: &str, outcome: &str) -> Result<u64> {
         let sources = ["store", "local", "open", "closed", "policy"];
         Ok(sources.into_iter().map(|source| decisions(&self.host, lane, limit, outcome, source)).sum())
+    }
+
+    fn charges(&self, lane: &str, limit: &str, outcome: &str, count: u64) -> Result<()> {
+        let sources = ["store", "local"].into_iter();
+        let ended: u64 = sources.map(|source| charges(&self.host, lane, limit, outcome, source)).sum();
+        ensure!(ended == count, "{ended} charges instead of {count}");
+        Ok(())
     }
 }
 

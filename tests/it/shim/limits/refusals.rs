@@ -43,7 +43,7 @@ async fn names_the_field_that_is_wrong_and_what_there_is() {
 async fn names_the_limits_that_there_are() {
     let response = shim().await.post_to("/v1/limits/shadow_ads/allow", &json!({})).await;
     let problem = problem(response, StatusCode::NOT_FOUND).await;
-    let limits = "there are ads, costly, metered, plain, strict, tagged, together, watched";
+    let limits = "there are ads, costly, metered, plain, spread, strict, tagged, together, watched";
     assert_eq!(problem["detail"], format!("there is no limit `shadow_ads`; {limits}"));
 }
 

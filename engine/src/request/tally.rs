@@ -1,0 +1,40 @@
+//! What the limits decided, for whoever counts decisions.
+
+/// Who decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Judge {
+    /// The store.
+    Store,
+    /// The store, when it was asked before: a refusal that still holds.
+    Remembered,
+    /// This node's counters.
+    Local,
+    /// `on_failure: open`, in the store's absence.
+    Open,
+    /// `on_failure: closed`, in the store's absence; or counters that could not be read.
+    Closed,
+    /// The policy, without counting.
+    Policy,
+}
+
+/// What was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// The limit allowed.
+    Admitted,
+    /// The limit rejected the request.
+    Rejected,
+    /// The limit would have rejected the request, had it been enforced.
+    DryRun,
+}
+
+/// One limit's decision, to be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// An index into the limits of the request's lane.
+    pub limit: usize,
+    /// What was decided.
+    pub outcome: Outcome,
+    /// By whom.
+    pub judge: Judge,
+}
