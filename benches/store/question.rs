@@ -84,7 +84,7 @@ impl Template {
         };
         let check = Check { keys: vec![key] };
         let checks = vec![check; checks];
-        let batch = DecideRequest { version: VERSION, spend_within_ms: SPEND_WITHIN_MS, checks };
+        let batch = DecideRequest { version: VERSION, spend_within_ms: SPEND_WITHIN_MS, node: None, checks };
         let body = serde_json::to_string(&batch)?;
         let request = format!(
             "POST {DECIDE_PATH} HTTP/1.1\r\nhost: lanekeeper\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
