@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use lanekeeper_tests::client::{Client, TRUSTED};
-use lanekeeper_tests::envoy::{Envoy, Setup};
+use lanekeeper_tests::envoy::{Envoy, Setup, Verdict};
+use lanekeeper_tests::shim_process::ShimProcess;
 use lanekeeper_tests::wait;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// An upstream that gives each connection the bytes of its script, whatever it is asked.
 struct Scripted {
@@ -60,12 +61,15 @@ impl Scripted {
 
     /// An Envoy in front of it with a limit of ten successes, counted on the node.
     fn envoy(&self) -> Envoy {
-        let limit = json!({
-            "keys": {"all": {"constant": "all"}}, "windows": [{"limit": 10, "per": "1h"}], "consume": "on_success",
-        });
-        let policy = json!({"version": 1, "rate_limits": {"paid": limit}});
-        Setup::new(self.address).policy(policy).upstream_trailers().websockets().start().unwrap()
+        Setup::new(self.address).policy(paid(10)).upstream_trailers().websockets().start().unwrap()
     }
+}
+
+/// A limit of so many successes, without a store.
+fn paid(limit: u32) -> Value {
+    json!({"version": 1, "rate_limits": {"paid": {
+        "keys": {"all": {"constant": "all"}}, "windows": [{"limit": limit, "per": "1h"}], "consume": "on_success",
+    }}})
 }
 
 impl Drop for Scripted {
@@ -84,6 +88,16 @@ fn read_request(connection: &mut TcpStream) {
             Ok(0) | Err(_) => return,
             Ok(count) => request.extend_from_slice(&part[..count]),
         }
+    }
+}
+
+/// Reads until these bytes have come.
+fn read_until(client: &mut TcpStream, end: &[u8]) {
+    let (mut answer, mut part) = (Vec::new(), [0; 1024]);
+    while !answer.ends_with(end) {
+        let count = client.read(&mut part).unwrap();
+        assert_ne!(count, 0, "the answer ended: {}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&part[..count]);
     }
 }
 
@@ -172,12 +186,7 @@ fn a_client_that_leaves_amid_a_good_answer_pays_and_one_that_leaves_before_does_
             })
             .unwrap();
         } else {
-            let mut answer = Vec::new();
-            while !answer.ends_with(b"half") {
-                let mut part = [0; 1024];
-                let count = client.read(&mut part).unwrap();
-                answer.extend_from_slice(&part[..count]);
-            }
+            read_until(&mut client, b"half");
         }
         drop(client);
         assert_eq!(charged(&envoy), expected, "{begun:?}");
@@ -212,4 +221,38 @@ fn an_upgraded_request_is_charged_while_its_conversation_goes_on_and_not_again()
     assert_eq!(envoy.admin().counter("http.front.downstream_rq_active").unwrap(), 1);
     drop(client);
     assert_eq!(charged(&envoy), 1);
+}
+
+#[test]
+fn a_policy_that_is_replaced_while_a_charge_is_under_way_still_makes_it() {
+    let upstream = Scripted::start();
+    upstream.say("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf", Then::Hold);
+    let shim = ShimProcess::start("memory").unwrap();
+    let stored = |limit: u32| {
+        let mut policy = paid(limit);
+        policy["store"] = json!({"cluster": "lanekeeper", "timeout": "10s", "circuit": {"slow": "10s"}});
+        policy
+    };
+    let mut envoy = Setup::new(upstream.address).store(shim.address()).policy(stored(10)).start().unwrap();
+    let mut client = TcpStream::connect(envoy.address()).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    read_until(&mut client, b"half");
+
+    shim.freeze().unwrap();
+    drop(client);
+    assert_eq!(charged(&envoy), 0);
+    wait::until("the charge to be under way", || {
+        Ok((envoy.admin().counter("cluster.lanekeeper.upstream_rq_active")? == 1).then_some(()))
+    })
+    .unwrap();
+    assert!(matches!(envoy.update_policy(&stored(20)).unwrap(), Verdict::Accepted));
+    wait::until("the old policy to go", || {
+        Ok((envoy.admin().counter("listener_manager.total_filter_chains_draining")? == 0).then_some(()))
+    })
+    .unwrap();
+    shim.thaw().unwrap();
+    let charges =
+        || envoy.admin().metric("lanekeeper_charges_total", &[("source", "store"), ("outcome", "charged")]);
+    wait::until("the charge", || Ok((charges()? == 1).then_some(()))).unwrap();
+    assert!(envoy.is_alive().unwrap());
 }
