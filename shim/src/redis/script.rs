@@ -25,6 +25,7 @@ pub const ACL_RULES: &str =
 /// Decides, and charges what is allowed.
 pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| {
     Script::of(concat!(
+        include_str!("../../../lua/buckets.lua"),
         include_str!("../../../lua/windows.lua"),
         include_str!("../../../lua/subject.lua"),
         include_str!("../../../lua/take.lua")
@@ -33,6 +34,7 @@ pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| {
 /// Takes back what runs of [`TAKE`] charged.
 pub(super) static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| {
     Script::of(concat!(
+        include_str!("../../../lua/buckets.lua"),
         include_str!("../../../lua/windows.lua"),
         include_str!("../../../lua/subject.lua"),
         include_str!("../../../lua/give_back.lua")
@@ -138,16 +140,18 @@ fn shifts(per: Duration, zone: Zone) -> String {
     shifts.collect()
 }
 
-/// What the fields of each window begin with: its unit, and which of those with that unit it is.
+/// What the fields of each window begin with: its unit, and which of those with that unit it is. Every subject holds
+/// them, so they are short.
 fn names(windows: &[Window]) -> impl Iterator<Item = String> {
     windows.iter().enumerate().map(|(at, window)| {
         let unit = window.unit();
         let name = match unit {
-            Unit::Bucket { per } => format!("s{}", per.as_millis()),
-            Unit::Entry { per } => format!("l{}", per.as_millis()),
-            Unit::Weighted { per } => format!("c{}", per.as_millis()),
-            Unit::Calendar { per, shift } => format!("f{}+{}", per.as_millis(), shift.as_millis()),
-            Unit::Zoned { per, zone } => format!("f{}@{}", per.as_millis(), zone.name()),
+            Unit::Bucket { per } => format!("s{}", span(per)),
+            Unit::Entry { per } => format!("l{}", span(per)),
+            Unit::Weighted { per } => format!("c{}", span(per)),
+            Unit::Calendar { per, shift } if shift.is_zero() => format!("f{}", span(per)),
+            Unit::Calendar { per, shift } => format!("f{}+{}", span(per), span(shift)),
+            Unit::Zoned { per, zone } => format!("f{}@{}", span(per), zone.name()),
             Unit::Debt { token, rate } => format!("b{token}/{rate}"),
         };
         match windows.iter().take(at).filter(|earlier| earlier.unit() == unit).count() {
@@ -155,6 +159,17 @@ fn names(windows: &[Window]) -> impl Iterator<Item = String> {
             earlier => format!("{name}.{earlier}"),
         }
     })
+}
+
+/// A span in the largest unit that it is a whole number of; one name for each.
+fn span(span: Duration) -> String {
+    let ms = span.as_millis();
+    for (unit, name) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")] {
+        if ms.is_multiple_of(unit) {
+            return format!("{}{name}", ms / unit);
+        }
+    }
+    format!("{ms}ms")
 }
 
 pub(super) fn decode(check: &Check, answer: Value) -> Result<Taken, StoreError> {
