@@ -105,7 +105,7 @@ Examples:
 
 All that its Redis user needs; +select only for another database than 0:
   ACL SETUSER lanekeeper on >PASSWORD ~* \\
-    +ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat +unlink
+    +ping +select +evalsha +script|load +info +time +hmget +hget +hset +hdel +pexpireat +unlink
 In a cluster, on every node, also +cluster|slots +asking; with Sentinel also +role, which also
 leads to the clocks of replicas.
 

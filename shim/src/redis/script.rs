@@ -10,6 +10,7 @@ use lanekeeper_engine::wire::{Check, CheckAnswer, KeyAnswer, Operation, StoreErr
 use redis::{Cmd, Value};
 
 use super::Taken;
+use super::room::Admits;
 
 /// What a user of Redis Cluster needs beyond [`ACL_RULES`].
 pub const CLUSTER_ACL_RULES: &str = "+cluster|slots +asking";
@@ -20,7 +21,7 @@ pub const SENTINEL_ACL_RULES: &str = "+role";
 /// All that a Redis user needs for the shim's work, as `ACL SETUSER` takes it; the keys are added to it. Redis holds
 /// a script to what its user may do, so the commands of the scripts are among them.
 pub const ACL_RULES: &str =
-    "+ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat +unlink";
+    "+ping +select +evalsha +script|load +info +time +hmget +hget +hset +hdel +pexpireat +unlink";
 
 /// Decides, and charges what is allowed.
 pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| {
@@ -72,9 +73,12 @@ impl Script {
     }
 }
 
-pub(super) fn take_command(check: &Check, spend_within: Duration) -> Cmd {
+pub(super) fn take_command(check: &Check, spend_within: Duration, admits: Admits) -> Cmd {
     let mut command = TAKE.run(check.keys.iter().map(|key| key.key.as_str()));
-    command.arg(micros(spend_within)).arg("all");
+    command.arg(micros(spend_within)).arg(match admits {
+        Admits::All => "all",
+        Admits::Known => "known",
+    });
     for key in &check.keys {
         let ask = key.ask();
         command.arg(match ask.operation {

@@ -108,6 +108,9 @@ async fn needs_no_more_of_its_user_than_it_says() {
         shim.ask(check(&[("k:{a}", 1, &wide[2..])])).await;
     }
     assert_eq!(run(&redis, &["EXISTS", "k:{a}"]), Value::Int(0), "it counts in its own database");
+    run(&redis, &["CONFIG", "SET", "maxmemory", "1gb"]);
+    let socket = redis.url().replace("redis+unix://", "");
+    shim.metric(&format!("lanekeeper_shim_redis_memory_ratio{{node=\"{socket}\"}}")).await;
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lanekeeper_engine::counter::{Ask, Charge, STORE_BUCKETS, SubjectCounters, decide};
 use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::{MAX_PER, Window, Zone};
-use lanekeeper_engine::wire::{CheckAnswer, KeyReturn, Returned};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, KeyReturn, Returned};
 use lanekeeper_shim::redis::{RedisStore, Taken};
 use lanekeeper_shim::store::Store;
 use lanekeeper_tests::redis::Redis;
@@ -69,6 +69,13 @@ fn text(text: &str) -> redis::Value {
     redis::Value::BulkString(text.into())
 }
 
+/// When the hash expires, and when the model's counters say nothing any more, in ms.
+fn expires_and_idle(redis: &Redis, key: &str, windows: &[Window], counters: &SubjectCounters) -> (i64, i64) {
+    let expires: i64 = redis::cmd("PEXPIRETIME").arg(key).query(&mut redis.connect().unwrap()).unwrap();
+    let idle_at = counters.idle_at(windows, STORE_BUCKETS).as_micros().div_ceil(1000);
+    (expires, i64::try_from(idle_at).unwrap())
+}
+
 #[tokio::test]
 async fn sets_every_hash_to_expire_when_its_windows_are_as_if_fresh() {
     let redis = Redis::start().unwrap();
@@ -76,22 +83,26 @@ async fn sets_every_hash_to_expire_when_its_windows_are_as_if_fresh() {
     let cases = [
         ("a", vec![sliding(10, HOUR)]),
         ("b", vec![bucket(7, HOUR, 9)]),
-        ("c", vec![bucket(7, SECOND, 9), sliding(10, MINUTE)]),
+        ("c", vec![bucket(7, MINUTE, 9), sliding(10, MINUTE)]),
         ("d", vec![sliding(10, MINUTE), bucket(1, HOUR, 9)]),
         ("f", vec![log(10, HOUR), log(10, MINUTE)]),
         ("g", vec![counter(10, HOUR), counter(10, MINUTE)]),
-        ("e", vec![fixed(10, HOUR, -210), sliding(10, SECOND)]),
+        ("e", vec![fixed(10, HOUR, -210), sliding(10, MINUTE)]),
         ("h", vec![zoned(10, 24 * HOUR, Zone::named("Europe/Berlin").unwrap())]),
     ];
+    // charges, a look, and what is refused and charges nothing
+    let asks = [Ask::take(2), Ask::take(2), Ask::peek(1), Ask::take(2), Ask::take(7), Ask::peek(9)];
     for (key, windows) in cases {
         let mut counters = SubjectCounters::default();
-        for _ in 0..3 {
-            let at = take_one(&store, key, 2, &windows, SECOND).await.at;
-            let charge = Charge { windows: &windows, ask: Ask::take(2), counters: &mut counters };
-            decide(&mut [charge], STORE_BUCKETS, at, SECOND);
-            let idle_ms = counters.idle_at(&windows, STORE_BUCKETS).as_micros().div_ceil(1000);
-            let expires = run(&redis, &["PEXPIRETIME", key]);
-            assert_eq!(expires, redis::Value::Int(i64::try_from(idle_ms).unwrap()), "{key}");
+        for ask in asks {
+            let key_check =
+                KeyCheck { operation: ask.operation, ..KeyCheck::take(key, ask.cost, &windows[..]) };
+            let taken = store.take_with_time(&[Check { keys: vec![key_check] }], SECOND).await.remove(0);
+            let charge = Charge { windows: &windows, ask, counters: &mut counters };
+            let decision = decide(&mut [charge], STORE_BUCKETS, taken.unwrap().at, SECOND);
+            assert_eq!(decision.allowed, ask.cost < 7, "{key}: {ask:?}");
+            let (expires, idle) = expires_and_idle(&redis, key, &windows, &counters);
+            assert_eq!(expires, idle, "{key}: {ask:?}");
         }
     }
 }
@@ -107,6 +118,27 @@ async fn answers_for_windows_that_pass_while_the_script_runs() {
     let taken = store.take_with_time(&[check(&keys)], Duration::ZERO).await.remove(0).unwrap();
     let CheckAnswer::Allowed { keys } = taken.answer else { panic!("not allowed") };
     assert!(keys.iter().all(|key| (1..=2000).contains(&key.windows[0].reset_us)));
+}
+
+#[tokio::test]
+async fn a_return_leaves_expiry_as_it_is() {
+    let redis = Redis::start().unwrap();
+    let store = ready_store(&redis).await;
+    let windows = [sliding(9, HOUR), log(9, MINUTE), bucket(9, HOUR, 9)];
+    let at = take_one(&store, "k", 3, &windows, SECOND).await.at;
+    let before = run(&redis, &["PEXPIRETIME", "k"]);
+    let dated_us = at.plus(SECOND).as_micros();
+    let back = KeyReturn {
+        key: "k".into(),
+        shards: 1,
+        shard: 0,
+        tokens: 3,
+        dated_us,
+        id: 1,
+        windows: windows.into(),
+    };
+    assert_eq!(store.give_back(&[back]).await, [Returned::Tokens(3)]);
+    assert_eq!(run(&redis, &["PEXPIRETIME", "k"]), before, "its windows are fresh sooner than it goes");
 }
 
 #[tokio::test]
