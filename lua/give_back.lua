@@ -18,11 +18,11 @@
 -- The tokens go back to the bucket that they were charged to. Expiry stays as it is. A subject that has expired is
 -- not created again.
 --
--- Cost     per key: one HMGET and one HGET, and when there is something to give back one HSET; per window one HGET
---          and one HINCRBY, or HDEL and a look for the next bucket when that emptied the oldest; of a log the entries
---          dated since are read, and moved when one goes.
+-- Cost     per key: one HMGET and one HGET, and when there is something to give back one HSET; one HGET for each
+--          chunk of buckets begun since, which are written anew; of a log the entries dated since are read, and moved
+--          when one goes.
 --
--- windows.lua and subject.lua stand before it in the same script.
+-- buckets.lua, windows.lua and subject.lua stand before it in the same script.
 
 -- As many returns of one subject are remembered as in engine/src/counter/returns.rs.
 local MOST_RETURNS = 256

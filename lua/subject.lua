@@ -18,18 +18,14 @@
 --   t                  the latest moment it has seen, us
 --   e                  when it expires, ms
 --   r                  returns that may come again: of each one its id and when its tokens could be spent last, us
---   <name>:n           all but token bucket: requests counted  <name>:d   token bucket: debt
---   <name>:o           its oldest bucket in use                <name>:f   its debt is repaid from here on, us
---   <name>:<index>     requests of one bucket
---   <name>:o, :z       sliding log: number of its oldest entry and of the next to come
---   <name>:x, :y       when its oldest and its latest entry are dated, us
---   <name>:<number>    an entry: its date, us, and its requests
+--   <name>, <name>:<number>   what a window counts, as buckets.lua and windows.lua say
 -- A name tells the unit its numbers are in, not the limit: changing a window's limit or a bucket's burst keeps
 -- what is used; changing `per`, the time zone of fixed windows, or a token bucket's rate, starts afresh. Fields of a
 -- window that is no longer asked for stay until the subject rests, so that two nodes with two policies do not
 -- erase each other.
 --
 -- The hash expires when every window is as if fresh: at a moment, not after a span, so that it never goes early.
+-- Most subjects are quiet, and there may be millions of them: that is why few fields with short names hold everything.
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
@@ -41,38 +37,39 @@ local function open_subject(key, at)
   local fields, next_at = {'t', 'e'}, at + 1
   for i = 1, tonumber(ARGV[at]) do
     local name = ARGV[next_at]
-    local window = {key = key, name = name, algorithm = algorithms[string.sub(name, 1, 1)], at = next_at}
-    for _, field in ipairs(window.algorithm.fields) do
-      table.insert(fields, name .. ':' .. field)
-    end
-    subject.windows[i], next_at = window, next_at + 4
+    local algorithm = algorithms[string.sub(name, 1, 1)]
+    subject.windows[i] = {key = key, name = name, algorithm = algorithm, at = next_at, writes = {}, stale = {}}
+    fields[i + 2], next_at = name, next_at + 4
   end
   local stored = redis.call('HMGET', key, unpack(fields))
   subject.known = stored[1] ~= false
   subject.seen, subject.expires_ms = math.max(now, tonumber(stored[1] or 0)), tonumber(stored[2] or 0)
-  local next_field = 3
-  for _, window in ipairs(subject.windows) do
-    local unit, per_unit = tonumber(ARGV[window.at + 2]), ARGV[window.at + 3]
-    window.capacity, window.stale = tonumber(ARGV[window.at + 1]), {}
-    local numbers = {}
-    for i = 1, #window.algorithm.fields do
-      numbers[i], next_field = tonumber(stored[next_field] or 0), next_field + 1
-    end
-    window.algorithm.open(window, unit, per_unit, unpack(numbers))
+  for i, window in ipairs(subject.windows) do
+    window.capacity = tonumber(ARGV[window.at + 1])
+    window.algorithm.read(window, stored[i + 2])
+    window.algorithm.open(window, tonumber(ARGV[window.at + 2]), ARGV[window.at + 3])
     window.algorithm.settle(window, subject.seen)
   end
   return subject, next_at
 end
 
-local function save(subject)
-  local values = {'t', text(subject.seen), 'e', text(subject.expires_ms)}
-  for _, window in ipairs(subject.windows) do
-    local numbers = {window.algorithm.numbers(window)}
-    for i, field in ipairs(window.algorithm.fields) do
-      table.insert(values, window.name .. ':' .. field)
-      table.insert(values, text(numbers[i]))
-    end
-    forget(subject.key, window.stale)
+-- Calls a command with all of these, in as many runs as it takes.
+local function call_with(command, key, arguments)
+  for i = 1, #arguments, MOST_ARGUMENTS do
+    redis.call(command, key, unpack(arguments, i, math.min(i + MOST_ARGUMENTS - 1, #arguments)))
   end
-  redis.call('HSET', subject.key, unpack(values))
+end
+
+local function save(subject)
+  local values, size = {'t', text(subject.seen), 'e', text(subject.expires_ms)}, 4
+  for _, window in ipairs(subject.windows) do
+    values[size + 1], values[size + 2] = window.name, window.algorithm.text(window)
+    size = size + 2
+    for i = 1, #window.writes do
+      values[size + i] = window.writes[i]
+    end
+    size = size + #window.writes
+    call_with('HDEL', subject.key, window.stale)
+  end
+  call_with('HSET', subject.key, values)
 end

@@ -20,12 +20,12 @@
 -- A check that is rejected or only looks creates nothing and charges nothing. Every key is read before the first
 -- write, so that a key of a wrong type refuses the check with nothing charged.
 --
--- Cost     per key: one HMGET; when charged one HSET, mostly one PEXPIREAT, and for each window that is no
---          token bucket one HINCRBY, or HSET for a log; when rejected one HSET. A sliding counter reads one bucket.
---          Others are read, as entries are, only to forget them (each once) and, when rejected, from the oldest up
---          to the one that makes room; entries also to set in order what is dated before them.
+-- Cost     per key: one HMGET; when charged one HSET, one PEXPIREAT whenever it is to live longer, and for each log
+--          one HSET; when rejected one HSET. Chunks of buckets are read, as entries are, only to forget them (once
+--          for each bucket that has passed) and, when rejected, from the oldest up to the one that makes room; and
+--          to set in order what is dated before them.
 --
--- windows.lua and subject.lua stand before it in the same script.
+-- buckets.lua, windows.lua and subject.lua stand before it in the same script.
 
 local spend_within, may_add = tonumber(ARGV[1]), ARGV[2] == 'all'
 
@@ -74,13 +74,12 @@ for _, subject in ipairs(subjects) do
   if is_charged then
     charge(subject)
   end
-  table.insert(answer, subject.seen)
-  table.insert(answer, allowed and subject.granted or 0)
+  answer[#answer + 1], answer[#answer + 2] = subject.seen, allowed and subject.granted or 0
   for _, window in ipairs(subject.windows) do
     local wait = allowed and 0 or window.algorithm.wait(window, subject.seen, subject.at_least)
-    table.insert(answer, window.algorithm.remaining(window, subject.seen))
-    table.insert(answer, told(subject, window.algorithm.reset(window, subject.seen)))
-    table.insert(answer, told(subject, wait))
+    answer[#answer + 1] = window.algorithm.remaining(window, subject.seen)
+    answer[#answer + 1] = told(subject, window.algorithm.reset(window, subject.seen))
+    answer[#answer + 1] = told(subject, wait)
   end
   if not is_charged and subject.known then
     save(subject)

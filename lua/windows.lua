@@ -1,90 +1,25 @@
 -- windows.lua: the arithmetic of each kind of window, the same as in engine/src/window, number for number.
 --
--- It stands at the head of every script that counts, and has no KEYS, ARGV or Returns of its own. A window is a table with its
--- subject's key, its name, its capacity, the fields to forget (stale) and its algorithm, whose functions are
---   open      takes the two values of its arguments, the second as text, and the numbers of its fields
+-- It stands after buckets.lua in every script that counts, and has no KEYS, ARGV or Returns of its own. A window is a
+-- table with its subject's key, its name, its capacity, what is to be written (writes) and forgotten (stale), and its
+-- algorithm, whose functions are
+--   read      takes the text of its field, none if it is fresh
+--   open      takes the two values of its arguments, the second as text
 --   settle    brings it up to a moment
 --   wait      us until a cost fits
 --   charge    counts a cost; returns the moment from which the charge says nothing any more, us
 --   uncharge  takes a charge back, as far as it is still counted
 --   remaining, reset   what is left, and us until more is
---   numbers   the numbers of its fields, to be saved
--- Times are in us. None of these writes but charge and uncharge.
-
-local SMALLEST_READ, LARGEST_READ = 4, 256
--- So many empty buckets in a row stand only where charges are dated several windows ahead.
-local FAR = 1024
--- Lua hands over only some thousand arguments at once.
-local MOST_ARGUMENTS = 1000
-
-local function text(number)
-  return string.format('%.0f', number)
-end
-
-local function bucket_field(name, index)
-  return name .. ':' .. text(index)
-end
-
--- All buckets in use from `from` upwards, found by their names.
-local function far_buckets(key, name, from)
-  local prefix, indices = name .. ':', {}
-  for _, field in ipairs(redis.call('HKEYS', key)) do
-    local index = string.sub(field, 1, #prefix) == prefix and tonumber(string.sub(field, #prefix + 1))
-    if index and index >= from then
-      table.insert(indices, index)
-    end
-  end
-  table.sort(indices)
-  return indices
-end
-
--- Walks the buckets in use from `from` upwards: index, count. Reads ahead, and more the further it gets; the
--- names are looked through only beyond a gap of FAR.
-local function buckets_in_use(key, name, from)
-  local counts, size, at, empty, far = {}, 0, 0, 0, nil
-  return function()
-    while not far do
-      if at == size then
-        from, at = from + size, 0
-        if empty >= FAR then
-          far = far_buckets(key, name, from)
-          break
-        end
-        size = math.min(math.max(size * 4, SMALLEST_READ), LARGEST_READ)
-        local fields = {}
-        for i = 1, size do
-          fields[i] = bucket_field(name, from + i - 1)
-        end
-        counts = redis.call('HMGET', key, unpack(fields))
-      end
-      at = at + 1
-      if counts[at] then
-        empty = 0
-        return from + at - 1, tonumber(counts[at])
-      end
-      empty = empty + 1
-    end
-    at = at + 1
-    if far[at] then
-      return far[at], tonumber(redis.call('HGET', key, bucket_field(name, far[at])))
-    end
-  end
-end
-
-local function forget(key, fields)
-  for i = 1, #fields, MOST_ARGUMENTS do
-    redis.call('HDEL', key, unpack(fields, i, math.min(i + MOST_ARGUMENTS - 1, #fields)))
-  end
-end
+--   text      the text of its field, to be saved
+-- Times are in us. None of these writes but charge and uncharge of a log.
 
 -- Sliding windows. A bucket counts as long as no more than `behind` lie between it and the current one.
 
-local sliding = {fields = {'n', 'o'}}
+local sliding = {read = buckets.read, text = buckets.text}
 
-function sliding.open(window, per, buckets, total, oldest)
-  window.behind = tonumber(buckets)
+function sliding.open(window, per, number_of_buckets)
+  window.behind = tonumber(number_of_buckets)
   window.width = math.ceil(per / window.behind)
-  window.total, window.oldest = total, oldest
 end
 
 function sliding.index(window, moment)
@@ -92,22 +27,7 @@ function sliding.index(window, moment)
 end
 
 function sliding.settle(window, seen)
-  local current = window.algorithm.index(window, seen)
-  if window.total == 0 or window.oldest + window.behind >= current then
-    return
-  end
-  for index, count in buckets_in_use(window.key, window.name, window.oldest) do
-    window.oldest = index
-    if index + window.behind >= current then
-      return
-    end
-    window.total = window.total - count
-    table.insert(window.stale, bucket_field(window.name, index))
-    if window.total == 0 then
-      return
-    end
-  end
-  window.total = 0
+  buckets.forget(window, window.algorithm.index(window, seen) - window.behind)
 end
 
 function sliding.leaves_at(window, index)
@@ -119,7 +39,7 @@ function sliding.wait(window, seen, cost)
   if over <= 0 then
     return 0
   end
-  for index, count in buckets_in_use(window.key, window.name, window.oldest) do
+  for index, count in buckets.walk(window) do
     over, free_at = over - count, window.algorithm.leaves_at(window, index)
     if over <= 0 then
       break
@@ -130,32 +50,12 @@ end
 
 function sliding.charge(window, dated, cost)
   local index = window.algorithm.index(window, dated)
-  window.oldest = window.total == 0 and index or math.min(window.oldest, index)
-  window.total = window.total + cost
-  redis.call('HINCRBY', window.key, bucket_field(window.name, index), text(cost))
+  buckets.add(window, index, cost)
   return window.algorithm.leaves_at(window, index)
 end
 
 function sliding.uncharge(window, dated, cost)
-  local index = window.algorithm.index(window, dated)
-  if window.total == 0 or index < window.oldest then
-    return
-  end
-  local field = bucket_field(window.name, index)
-  local count = tonumber(redis.call('HGET', window.key, field) or 0)
-  if count == 0 then
-    return
-  end
-  local back = math.min(cost, count)
-  window.total = window.total - back
-  if back < count then
-    redis.call('HINCRBY', window.key, field, text(-back))
-    return
-  end
-  redis.call('HDEL', window.key, field)
-  if index == window.oldest and window.total > 0 then
-    window.oldest = buckets_in_use(window.key, window.name, index + 1)()
-  end
+  buckets.take_back(window, window.algorithm.index(window, dated), cost)
 end
 
 function sliding.remaining(window)
@@ -166,17 +66,22 @@ function sliding.reset(window, seen)
   return window.total == 0 and 0 or window.algorithm.leaves_at(window, window.oldest) - seen
 end
 
-function sliding.numbers(window)
-  return window.total, window.oldest
+-- Sliding logs. Entries are numbered in the order of their dates, without gaps.
+--
+--   <name>             nothing, or <requests> <oldest> <next> <first> <last>: the numbers of its oldest entry and of
+--                      the next to come, and when its oldest and its latest are dated, us
+--   <name>:<number>    an entry: its date, us, and its requests
+
+local log = setmetatable({}, {__index = sliding})
+
+function log.read(window, value)
+  local total, oldest, next_number, first, last = string.match(value or '0 0 0 0 0', '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
+  window.total, window.oldest, window.next_number = tonumber(total), tonumber(oldest), tonumber(next_number)
+  window.first, window.last = tonumber(first), tonumber(last)
 end
 
--- Sliding logs. Entries are numbered in the order of their dates, without gaps.
-
-local log = setmetatable({fields = {'n', 'o', 'z', 'x', 'y'}}, {__index = sliding})
-
-function log.open(window, per, _, total, oldest, next_number, first, last)
-  window.per, window.total = per, total
-  window.oldest, window.next_number, window.first, window.last = oldest, next_number, first, last
+function log.open(window, per)
+  window.per = per
 end
 
 local function entry_of(value)
@@ -186,22 +91,12 @@ end
 
 -- Walks the entries from the oldest upwards: number, date, count.
 local function entries(window)
-  local values, from, size, at = {}, window.oldest, 0, 0
+  local values = numbered_values(window, window.oldest, window.next_number)
   return function()
-    if at == size then
-      from, at = from + size, 0
-      size = math.min(math.max(size * 4, SMALLEST_READ), LARGEST_READ, window.next_number - from)
-      if size == 0 then
-        return nil
-      end
-      local fields = {}
-      for i = 1, size do
-        fields[i] = bucket_field(window.name, from + i - 1)
-      end
-      values = redis.call('HMGET', window.key, unpack(fields))
+    local number, value = values()
+    if number then
+      return number, entry_of(value)
     end
-    at = at + 1
-    return from + at - 1, entry_of(values[at])
   end
 end
 
@@ -215,7 +110,7 @@ function log.settle(window, seen)
       return
     end
     window.total = window.total - count
-    table.insert(window.stale, bucket_field(window.name, number))
+    table.insert(window.stale, numbered_field(window.name, number))
   end
   window.oldest = window.next_number
 end
@@ -238,15 +133,15 @@ function log.charge(window, dated, cost)
   local number, values = window.next_number, {}
   -- Entries are dated later than this one only where their askers have longer to spend.
   while dated < window.last and number > window.oldest do
-    local value = redis.call('HGET', window.key, bucket_field(window.name, number - 1))
+    local value = redis.call('HGET', window.key, numbered_field(window.name, number - 1))
     if entry_of(value) <= dated then
       break
     end
-    table.insert(values, bucket_field(window.name, number))
+    table.insert(values, numbered_field(window.name, number))
     table.insert(values, value)
     number = number - 1
   end
-  table.insert(values, bucket_field(window.name, number))
+  table.insert(values, numbered_field(window.name, number))
   table.insert(values, text(dated) .. ' ' .. text(cost))
   for i = 1, #values, MOST_ARGUMENTS do
     redis.call('HSET', window.key, unpack(values, i, math.min(i + MOST_ARGUMENTS - 1, #values)))
@@ -263,7 +158,7 @@ end
 function log.uncharge(window, dated, cost)
   local number, newest_first, back = window.next_number, {}, 0
   while number > window.oldest do
-    local value = redis.call('HGET', window.key, bucket_field(window.name, number - 1))
+    local value = redis.call('HGET', window.key, numbered_field(window.name, number - 1))
     local date, count = entry_of(value)
     if date < dated then
       break
@@ -279,7 +174,7 @@ function log.uncharge(window, dated, cost)
   end
   local values = {}
   for i = #newest_first, 1, -1 do
-    table.insert(values, bucket_field(window.name, number))
+    table.insert(values, numbered_field(window.name, number))
     table.insert(values, newest_first[i])
     number = number + 1
   end
@@ -287,11 +182,11 @@ function log.uncharge(window, dated, cost)
     redis.call('HSET', window.key, unpack(values, i, math.min(i + MOST_ARGUMENTS - 1, #values)))
   end
   for gone = number, window.next_number - 1 do
-    table.insert(window.stale, bucket_field(window.name, gone))
+    table.insert(window.stale, numbered_field(window.name, gone))
   end
   window.total, window.next_number = window.total - back, number
   if window.total > 0 then
-    window.first = entry_of(redis.call('HGET', window.key, bucket_field(window.name, window.oldest)))
+    window.first = entry_of(redis.call('HGET', window.key, numbered_field(window.name, window.oldest)))
   end
 end
 
@@ -299,8 +194,9 @@ function log.reset(window, seen)
   return window.total == 0 and 0 or window.first + window.per - seen
 end
 
-function log.numbers(window)
-  return window.total, window.oldest, window.next_number, window.first, window.last
+function log.text(window)
+  local numbers = '%.0f %.0f %.0f %.0f %.0f'
+  return string.format(numbers, window.total, window.oldest, window.next_number, window.first, window.last)
 end
 
 -- Sliding counters. Buckets are as wide as the window; the one before the current counts by its weight. The
@@ -308,16 +204,16 @@ end
 
 local counter = setmetatable({}, {__index = sliding})
 
-function counter.open(window, per, _, total, oldest)
+function counter.open(window, per)
   window.width, window.behind = per, 1
-  window.total, window.oldest = total, oldest
 end
 
 function counter.settle(window, seen)
   sliding.settle(window, seen)
   window.current, window.previous = sliding.index(window, seen), 0
   if window.total > 0 and window.oldest < window.current then
-    window.previous = tonumber(redis.call('HGET', window.key, bucket_field(window.name, window.oldest)))
+    local _, count = buckets.walk(window)()
+    window.previous = count
   end
 end
 
@@ -332,8 +228,10 @@ function counter.wait(window, seen, cost)
   local most = math.max(window.capacity - cost, 0)
   local current, previous, full = window.current, window.previous, window.total - window.previous
   if full > most then
-    for index, count in buckets_in_use(window.key, window.name, current) do
-      current, previous, full = index + 1, count, full - count
+    for index, count in buckets.walk(window) do
+      if index >= window.current then
+        current, previous, full = index + 1, count, full - count
+      end
       if full <= most then
         break
       end
@@ -353,9 +251,8 @@ end
 
 local fixed = setmetatable({}, {__index = sliding})
 
-function fixed.open(window, per, shifts, total, oldest)
+function fixed.open(window, per, shifts)
   window.width, window.behind = per, 0
-  window.total, window.oldest = total, oldest
   window.spans = {}
   for shift, till in string.gmatch(shifts, '(%d+) ?(%d*)') do
     table.insert(window.spans, {shift = tonumber(shift), till = tonumber(till) or math.huge})
@@ -386,12 +283,18 @@ function fixed.leaves_at(window, index)
 end
 
 -- Token buckets.
+--
+--   <name>             <debt> <from>: the debt, and from when on it is repaid, us
 
-local token_bucket = {fields = {'d', 'f'}}
+local token_bucket = {}
 
-function token_bucket.open(window, token, rate, debt, repaid_from)
+function token_bucket.read(window, value)
+  local debt, repaid_from = string.match(value or '0 0', '^(%d+) (%d+)$')
+  window.debt, window.repaid_from = tonumber(debt), tonumber(repaid_from)
+end
+
+function token_bucket.open(window, token, rate)
   window.token, window.rate = token, tonumber(rate)
-  window.debt, window.repaid_from = debt, repaid_from
 end
 
 function token_bucket.settle(window, seen)
@@ -434,8 +337,8 @@ function token_bucket.reset(window, seen)
   return window.debt == 0 and 0 or token_bucket.wait(window, seen, token_bucket.remaining(window) + 1)
 end
 
-function token_bucket.numbers(window)
-  return window.debt, window.repaid_from
+function token_bucket.text(window)
+  return string.format('%.0f %.0f', window.debt, window.repaid_from)
 end
 
 local algorithms = {s = sliding, l = log, c = counter, f = fixed, b = token_bucket}

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use clap::Parser;
 
 use crate::app::App;
 use crate::listen::Address;
-use crate::memory::MemoryStore;
+use crate::memory::{MAX_SUBJECTS, MemoryStore};
 use crate::policy::{PolicyFile, PolicyFileError};
 use crate::redis::{AddressError, CLOCK_WARNING, RedisStore, TlsFiles};
 
@@ -51,6 +52,13 @@ pub struct Args {
     /// The PEM file of that certificate's private key. All three files are read once, at the start
     #[arg(long, value_name = "FILE", requires = "store_cert")]
     pub store_key: Option<PathBuf>,
+
+    /// How many subjects `memory` holds at most; beyond it new ones are refused (`full`), and those already counted go on
+    ///
+    /// Redis has a limit of its own: set `maxmemory`, and `maxmemory-policy noeviction`. Past 80 % of it the shim refuses
+    /// new subjects in the same way, until less than 75 % are used.
+    #[arg(long, value_name = "NUMBER", default_value_t = MAX_SUBJECTS)]
+    pub max_subjects: NonZeroUsize,
 
     /// The environment variable that holds the bearer token the filter has to show
     #[arg(long, value_name = "NAME")]
@@ -105,7 +113,7 @@ Examples:
 
 All that its Redis user needs; +select only for another database than 0:
   ACL SETUSER lanekeeper on >PASSWORD ~* \\
-    +ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat +unlink +zadd +zremrangebyscore +zcard +pexpire
+    +ping +select +evalsha +script|load +info +time +hmget +hget +hset +hdel +pexpireat +unlink +zadd +zremrangebyscore +zcard +pexpire
 In a cluster, on every node, also +cluster|slots +asking; with Sentinel also +role, which also
 leads to the clocks of replicas.
 
@@ -148,7 +156,7 @@ impl Args {
         };
         let app = match self.store.as_str() {
             "memory" if tls.ca.is_some() || tls.client.is_some() => return Err(ArgsError::Certificates),
-            "memory" => App::new(MemoryStore::new()),
+            "memory" => App::new(MemoryStore::new().with_max_subjects(self.max_subjects)),
             url if url.starts_with("redis") => {
                 App::new(RedisStore::open_with(url, &tls, self.store_timeout, *self.clock_warning)?)
             }

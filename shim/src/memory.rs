@@ -4,22 +4,26 @@
 //! Subjects that say nothing any more have to go without a timer and without a pause: each has exactly one
 //! entry in a queue ordered by when it should be looked at, and each check looks at a few of those due. A check
 //! adds at most one subject for each of its keys and looks at two, so the queue cannot grow on what is idle.
+//! What is not idle is bounded by a number: past it subjects that were not seen are refused, and the others go on.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::mem;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lanekeeper_engine::counter::{Charge, Counter, STORE_BUCKETS, SubjectCounters, decide};
 use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::Window;
-use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, Returned, StoreError};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, KeyReturn, Operation, Returned, StoreError};
 
 use crate::store::{Answering, NotReady, Store};
 
 /// Idle subjects looked at for each key of a check.
 const LOOKS_PER_KEY: usize = 2;
+/// How many subjects are held at most, if nobody says so: quiet ones with two windows take some 750 MB.
+pub const MAX_SUBJECTS: NonZeroUsize = NonZeroUsize::new(1_000_000).unwrap();
 
 /// Counts in this process alone.
 pub struct MemoryStore {
@@ -27,8 +31,9 @@ pub struct MemoryStore {
     subjects: Mutex<Subjects>,
 }
 
-#[derive(Default)]
 struct Subjects {
+    /// How many there are at most.
+    most: NonZeroUsize,
     by_key: HashMap<Arc<str>, Subject>,
     /// When to look at each subject, the soonest on top.
     idle: BinaryHeap<Reverse<(Timestamp, Arc<str>)>>,
@@ -52,7 +57,14 @@ impl MemoryStore {
 
     /// An empty store on a clock of the caller's.
     pub fn with_clock(clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self { clock: Box::new(clock), subjects: Mutex::default() }
+        let (by_key, idle) = (HashMap::new(), BinaryHeap::new());
+        Self { clock: Box::new(clock), subjects: Mutex::new(Subjects { most: MAX_SUBJECTS, by_key, idle }) }
+    }
+
+    /// The same, with another number of subjects than [`MAX_SUBJECTS`] at most.
+    pub fn with_max_subjects(self, most: NonZeroUsize) -> Self {
+        self.lock().most = most;
+        self
     }
 
     /// How many subjects are held, idle ones that were not yet looked at included.
@@ -104,6 +116,9 @@ impl Store for MemoryStore {
 impl Subjects {
     fn decide(&mut self, check: &Check, now: Timestamp, spend_within: Duration) -> CheckAnswer {
         self.forget_idle(now, check.keys.len() * LOOKS_PER_KEY);
+        if !self.has_room_for(check) {
+            return CheckAnswer::Failed { error: StoreError::Full };
+        }
         let mut counters: Vec<SubjectCounters> =
             check.keys.iter().map(|key| self.borrow(&key.key, &key.windows)).collect();
         let mut charges: Vec<Charge<'_>> = check
@@ -117,6 +132,14 @@ impl Subjects {
             self.give_back(&key.key, &key.windows, counters);
         }
         decision.into()
+    }
+
+    /// Whether all could be held whom `check` would charge.
+    fn has_room_for(&self, check: &Check) -> bool {
+        let is_new =
+            |key: &&KeyCheck| key.operation == Operation::Take && !self.by_key.contains_key(key.key.as_str());
+        let new = check.keys.iter().filter(is_new).count();
+        new == 0 || self.by_key.len() + new <= self.most.get()
     }
 
     fn give_tokens_back(&mut self, key: &KeyReturn, now: Timestamp) -> u32 {

@@ -13,6 +13,7 @@
 //! | `cluster` | the nodes of a cluster and their slots |
 //! | `clock` | how far the servers' clocks are off, for operators |
 //! | `permissions` | whether the user may run what the scripts run |
+//! | `room` | whether a server is nearly full |
 //! | `refusals` | what Redis refuses, for operators |
 //! | `run` | a check whose keys are in several places |
 //! | `script` | the scripts' arguments and answers, and what a Redis user needs for them |
@@ -24,6 +25,7 @@ mod cluster;
 mod link;
 mod permissions;
 mod refusals;
+mod room;
 mod run;
 mod script;
 mod sentinel;
@@ -44,6 +46,7 @@ pub use self::address::{AddressError, TlsFiles};
 use self::clock::Clocks;
 use self::link::PATIENCE;
 use self::refusals::Refusals;
+use self::room::Shares;
 use self::run::Run;
 pub use self::script::{ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES};
 use self::script::{
@@ -69,6 +72,7 @@ pub struct RedisStore {
 struct Signs {
     clocks: Clocks,
     refusals: Refusals,
+    shares: Shares,
 }
 
 /// A check that was decided.
@@ -98,7 +102,11 @@ impl RedisStore {
         clock_warning: Duration,
     ) -> Result<Self, AddressError> {
         let place = Place::read(url, tls)?;
-        let signs = Signs { clocks: Clocks::new(clock_warning), refusals: Refusals::default() };
+        let signs = Signs {
+            clocks: Clocks::new(clock_warning),
+            refusals: Refusals::default(),
+            shares: Shares::default(),
+        };
         Ok(Self { servers: Arc::new(Servers::open(place, &signs)), signs, timeout })
     }
 
@@ -113,7 +121,7 @@ impl RedisStore {
             checks.iter().map(|check| Run::new(check, spend_within, &self.servers)).collect();
         loop {
             let (asking, calls): (Vec<&mut Run<'_>>, Vec<Call>) =
-                runs.iter_mut().filter_map(|run| run.next().map(|call| (run, call))).unzip();
+                runs.iter_mut().filter_map(|run| run.next(&self.servers).map(|call| (run, call))).unzip();
             if calls.is_empty() {
                 break;
             }
@@ -223,5 +231,6 @@ impl Store for RedisStore {
     fn show(&self, registry: &mut Registry) {
         self.signs.clocks.show(registry);
         self.signs.refusals.show(registry);
+        self.signs.shares.show(registry);
     }
 }

@@ -38,7 +38,7 @@ pub(super) struct Clocks {
 type Seconds = Family<Node, Gauge<f64, AtomicU64>>;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
-struct Node {
+pub(super) struct Node {
     node: String,
 }
 
@@ -120,7 +120,7 @@ impl Clocks {
 }
 
 impl Node {
-    fn of(server: &ConnectionInfo) -> Self {
+    pub(super) fn of(server: &ConnectionInfo) -> Self {
         Self { node: server.addr().to_string() }
     }
 }

@@ -17,6 +17,7 @@ use tracing::{debug, info};
 use super::Signs;
 use super::address::Address;
 use super::link::{Link, PATIENCE};
+use super::room::Admits;
 use super::sentinel::Server;
 use crate::store::NotReady;
 
@@ -75,6 +76,13 @@ impl Cluster {
         let owners = owners.wait_for(Option::is_some).await.map_err(|_| StoreError::Unreachable)?;
         let owner = owners.as_ref().and_then(|owners| owners.get(usize::from(slot)).cloned().flatten());
         owner.ok_or(StoreError::Unreachable)
+    }
+
+    /// Whom the node that has `slot` counts.
+    pub(super) fn admits(&self, slot: u16) -> Admits {
+        let owners = self.board.owners.borrow();
+        let owner = owners.as_ref().and_then(|owners| owners.get(usize::from(slot))?.as_ref());
+        owner.map(|owner| owner.admits()).unwrap_or_default()
     }
 
     /// The node at `address`, as the node behind `told_by` names it.

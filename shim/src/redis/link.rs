@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::Signs;
 use super::backoff::Backoff;
+use super::room::Admits;
 use super::sentinel::Server;
 use super::{permissions, refusals};
 use crate::store::NotReady;
@@ -41,6 +42,8 @@ struct Line {
     answered: AtomicUsize,
     /// Why the connection is to be given up, told by whoever finds it of no use.
     broken: watch::Sender<Option<NotReady>>,
+    /// Whom the server counts, as it was last known.
+    admits: watch::Sender<Admits>,
 }
 
 #[derive(Clone)]
@@ -58,6 +61,7 @@ impl Link {
             state: watch::Sender::new(State::Starting),
             answered: AtomicUsize::new(0),
             broken: watch::Sender::new(None),
+            admits: watch::Sender::new(Admits::default()),
         });
         let keeper = tokio::spawn(Arc::clone(&line).keep(server, signs.clone()));
         Self { line, keeper }
@@ -85,6 +89,11 @@ impl Link {
     /// Gives the connection up: the next one may lead to a server that does its work.
     pub(super) fn leave(&self, why: NotReady) {
         self.line.broken.send_replace(Some(why));
+    }
+
+    /// Whom the server counts.
+    pub(super) fn admits(&self) -> Admits {
+        *self.line.admits.borrow()
     }
 
     /// Whether Redis would answer now.
@@ -147,7 +156,8 @@ impl Line {
         signs: &Signs,
         mut connection: MultiplexedConnection,
     ) -> NotReady {
-        let watch = signs.clocks.watch(at, connection.clone());
+        let watch_clock = signs.clocks.watch(at, connection.clone());
+        let watch_memory = signs.shares.watch(at, connection.clone(), &self.admits);
         // Before anybody can use it, and find it broken.
         self.broken.send_replace(None);
         let mut broken = self.broken.subscribe();
@@ -172,7 +182,8 @@ impl Line {
                 why.ok().and_then(|why| why.clone()).unwrap_or_else(|| StoreError::Unreachable.into())
             }
             not_ready = ends => not_ready,
-            never = watch => match never {},
+            never = watch_clock => match never {},
+            never = watch_memory => match never {},
         }
     }
 }

@@ -16,13 +16,11 @@ use crate::store::NotReady;
 const KEY: &str = "lanekeeper:permissions";
 
 /// What the deciding script runs. Not a number, and a field without a value: no argument of these is of use.
-const COMMANDS: [&[&str]; 8] = [
+const COMMANDS: [&[&str]; 6] = [
     &["time"],
     &["hmget", KEY, "field"],
     &["hget", KEY, "field"],
     &["hset", KEY, "field", "value", "field"],
-    &["hincrby", KEY, "field", "none"],
-    &["hkeys", KEY],
     &["hdel", KEY, "field"],
     &["pexpireat", KEY, "none"],
 ];

@@ -15,6 +15,7 @@ use lanekeeper_engine::wire::{Check, CheckAnswer, KeyAnswer, KeyCheck, Operation
 use redis::Value;
 
 use super::Taken;
+use super::room::Admits;
 use super::script::{GIVE_BACK, GiveBack, TAKE, decode, give_back_command, take_command};
 use super::servers::{Call, Servers};
 
@@ -59,12 +60,14 @@ impl<'a> Run<'a> {
     }
 
     /// What it asks next; none when it is decided.
-    pub(super) fn next(&self) -> Option<Call> {
+    pub(super) fn next(&self, servers: &Servers) -> Option<Call> {
         if self.failed.is_some() || self.is_rejected() {
             return None;
         }
         let part = self.parts.get(self.taken.len())?;
-        Some(Call { slot: part.slot, script: &TAKE, command: take_command(&part.check, self.spend_within) })
+        let admits = servers.admits(part.slot);
+        let command = take_command(&part.check, self.spend_within, admits);
+        Some(Call { slot: part.slot, script: &TAKE, command })
     }
 
     /// The answer to what [`next`](Self::next) asked.
@@ -97,7 +100,8 @@ impl<'a> Run<'a> {
         let look = |part: &Part<'_>| {
             let keys = part.check.keys.iter().cloned().map(KeyCheck::peek).collect();
             let check = Check { keys };
-            Call { slot: part.slot, script: &TAKE, command: take_command(&check, self.spend_within) }
+            let command = take_command(&check, self.spend_within, Admits::All);
+            Call { slot: part.slot, script: &TAKE, command }
         };
         self.others().map(|(_, part)| look(part)).collect()
     }

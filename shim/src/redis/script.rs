@@ -10,6 +10,7 @@ use lanekeeper_engine::wire::{Check, CheckAnswer, KeyAnswer, Operation, StoreErr
 use redis::{Cmd, Value};
 
 use super::Taken;
+use super::room::Admits;
 
 /// What a user of Redis Cluster needs beyond [`ACL_RULES`].
 pub const CLUSTER_ACL_RULES: &str = "+cluster|slots +asking";
@@ -19,12 +20,13 @@ pub const SENTINEL_ACL_RULES: &str = "+role";
 
 /// All that a Redis user needs for the shim's work, as `ACL SETUSER` takes it; the keys are added to it. Redis holds
 /// a script to what its user may do, so the commands of the scripts are among them.
-pub const ACL_RULES: &str = "+ping +select +evalsha +script|load +time +hmget +hget +hset +hincrby +hkeys +hdel +pexpireat +unlink \
-     +zadd +zremrangebyscore +zcard +pexpire";
+pub const ACL_RULES: &str = "+ping +select +evalsha +script|load +info +time +hmget +hget +hset +hdel +pexpireat +unlink \
+    +zadd +zremrangebyscore +zcard +pexpire";
 
 /// Decides, and charges what is allowed.
 pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| {
     Script::of(concat!(
+        include_str!("../../../lua/buckets.lua"),
         include_str!("../../../lua/windows.lua"),
         include_str!("../../../lua/subject.lua"),
         include_str!("../../../lua/take.lua")
@@ -33,6 +35,7 @@ pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| {
 /// Takes back what runs of [`TAKE`] charged.
 pub(super) static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| {
     Script::of(concat!(
+        include_str!("../../../lua/buckets.lua"),
         include_str!("../../../lua/windows.lua"),
         include_str!("../../../lua/subject.lua"),
         include_str!("../../../lua/give_back.lua")
@@ -76,9 +79,12 @@ impl Script {
     }
 }
 
-pub(super) fn take_command(check: &Check, spend_within: Duration) -> Cmd {
+pub(super) fn take_command(check: &Check, spend_within: Duration, admits: Admits) -> Cmd {
     let mut command = TAKE.run(check.keys.iter().map(|key| key.key.as_str()));
-    command.arg(micros(spend_within)).arg("all");
+    command.arg(micros(spend_within)).arg(match admits {
+        Admits::All => "all",
+        Admits::Known => "known",
+    });
     for key in &check.keys {
         let ask = key.ask();
         command.arg(match ask.operation {
@@ -151,16 +157,18 @@ fn shifts(per: Duration, zone: Zone) -> String {
     shifts.collect()
 }
 
-/// What the fields of each window begin with: its unit, and which of those with that unit it is.
+/// What the fields of each window begin with: its unit, and which of those with that unit it is. Every subject holds
+/// them, so they are short.
 fn names(windows: &[Window]) -> impl Iterator<Item = String> {
     windows.iter().enumerate().map(|(at, window)| {
         let unit = window.unit();
         let name = match unit {
-            Unit::Bucket { per } => format!("s{}", per.as_millis()),
-            Unit::Entry { per } => format!("l{}", per.as_millis()),
-            Unit::Weighted { per } => format!("c{}", per.as_millis()),
-            Unit::Calendar { per, shift } => format!("f{}+{}", per.as_millis(), shift.as_millis()),
-            Unit::Zoned { per, zone } => format!("f{}@{}", per.as_millis(), zone.name()),
+            Unit::Bucket { per } => format!("s{}", span(per)),
+            Unit::Entry { per } => format!("l{}", span(per)),
+            Unit::Weighted { per } => format!("c{}", span(per)),
+            Unit::Calendar { per, shift } if shift.is_zero() => format!("f{}", span(per)),
+            Unit::Calendar { per, shift } => format!("f{}+{}", span(per), span(shift)),
+            Unit::Zoned { per, zone } => format!("f{}@{}", span(per), zone.name()),
             Unit::Debt { token, rate } => format!("b{token}/{rate}"),
         };
         match windows.iter().take(at).filter(|earlier| earlier.unit() == unit).count() {
@@ -168,6 +176,17 @@ fn names(windows: &[Window]) -> impl Iterator<Item = String> {
             earlier => format!("{name}.{earlier}"),
         }
     })
+}
+
+/// A span in the largest unit that it is a whole number of; one name for each.
+fn span(span: Duration) -> String {
+    let ms = span.as_millis();
+    for (unit, name) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")] {
+        if ms.is_multiple_of(unit) {
+            return format!("{}{name}", ms / unit);
+        }
+    }
+    format!("{ms}ms")
 }
 
 pub(super) fn decode(check: &Check, answer: Value) -> Result<Taken, StoreError> {

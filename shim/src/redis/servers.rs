@@ -19,6 +19,7 @@ use super::address::Place;
 use super::cluster::{self, Cluster};
 use super::link::{Link, not_connected};
 use super::refusals::Refusals;
+use super::room::Admits;
 use super::script::Script;
 use crate::store::NotReady;
 
@@ -80,6 +81,16 @@ impl Servers {
         match &self.place {
             Held::One(_) => None,
             Held::Cluster(_) => Some(cluster::slot(key)),
+        }
+    }
+
+    /// Whom the server counts that has `slot`. A call that another server is to run goes there as it is: it has the
+    /// slot from then on, and the next one is asked of its own.
+    pub(super) fn admits(&self, slot: Option<u16>) -> Admits {
+        match (&self.place, slot) {
+            (Held::One(link), _) => link.admits(),
+            (Held::Cluster(cluster), Some(slot)) => cluster.admits(slot),
+            (Held::Cluster(_), None) => Admits::default(),
         }
     }
 

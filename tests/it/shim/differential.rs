@@ -77,6 +77,35 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(prop_oneof![1 => pause, 6 => ask, 2 => give_back], 1..40)
 }
 
+/// One subject asked so often, and with dates so far apart, that it holds many buckets and they are read again.
+fn long_steps() -> impl Strategy<Value = Vec<Step>> {
+    let spend_within = select(vec![0, 0, 0, 1, 3, 20, 90]).prop_map(Duration::from_millis);
+    let ask = (spend_within, 0..3u32).prop_map(|(spend_within, cost)| {
+        let question = Question { key: 0, list: 0, operation: Operation::Take, cost, at_least: None };
+        Step::Ask { spend_within, checks: vec![vec![question]] }
+    });
+    let pause = prop_oneof![6 => 0..300u64, 1 => 0..30_000u64].prop_map(|us| Step::Pause { us });
+    let give_back = (0..60usize, 0..2u32, any::<u64>()).prop_map(|(charge, tokens, id)| Step::GiveBack {
+        charge,
+        tokens,
+        id,
+    });
+    prop::collection::vec(prop_oneof![1 => pause, 4 => ask, 2 => give_back], 300)
+}
+
+fn long_windows() -> impl Strategy<Value = Vec<Window>> {
+    let ms = Duration::from_millis;
+    let all = vec![
+        sliding(60, ms(5)),
+        sliding(200, ms(40)),
+        sliding(1000, ms(120)),
+        sliding(MAX_LIMIT, ms(900)),
+        counter(1000, ms(10)),
+        fixed(1000, ms(3), 0),
+    ];
+    subsequence(all, 1..=3).prop_shuffle()
+}
+
 fn windows() -> impl Strategy<Value = Vec<Window>> {
     let ms = Duration::from_millis;
     let most_tokens = u32::try_from(MAX_EXACT / 31_622_400_000_000).unwrap();
@@ -327,6 +356,14 @@ fn agrees_with_the_engine(side: &Side) {
     let lists = prop::collection::vec(windows(), KEYS);
     proptest!(config(128), |(steps in steps(), lists in lists)| {
         side.agrees(&steps, |key, _| lists[key].clone(), &mut Engine::default())?;
+    });
+}
+
+#[test]
+fn the_script_answers_what_the_engine_answers_also_when_a_subject_holds_many_buckets() {
+    let side = Side::start(Redis::start().unwrap());
+    proptest!(config(24), |(steps in long_steps(), windows in long_windows())| {
+        side.agrees(&steps, |_, _| windows.clone(), &mut Engine::default())?;
     });
 }
 

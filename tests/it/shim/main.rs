@@ -10,6 +10,7 @@
 
 mod behaviour;
 mod differential;
+mod hash;
 mod http;
 mod limits;
 mod memory;
@@ -23,6 +24,7 @@ mod redis_away;
 mod redis_clock;
 mod redis_cluster;
 mod redis_failover;
+mod redis_memory;
 mod redis_refusals;
 mod redis_sentinel;
 mod redis_store;

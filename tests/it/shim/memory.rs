@@ -1,16 +1,17 @@
 //! What is special to the embedded store: it has to forget by itself.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::Window;
-use lanekeeper_engine::wire::CheckAnswer;
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, StoreError};
 use lanekeeper_shim::memory::MemoryStore;
 use lanekeeper_shim::store::Store;
 
-use crate::support::{HOUR, MINUTE, SECOND, bucket, check, rejected, sliding};
+use crate::support::{HOUR, MINUTE, SECOND, bucket, check, left, rejected, sliding};
 
 /// An embedded store on a clock that only the test moves.
 struct Clocked {
@@ -87,4 +88,43 @@ async fn keeps_nothing_of_a_subject_that_was_only_refused_with_another() {
         rejected(&clocked.store.decide(&[both], Duration::ZERO).await[0]);
     }
     assert_eq!(clocked.store.subjects(), 1);
+}
+
+/// Asks whether one token would be granted.
+async fn look(clocked: &Clocked, key: &str) -> CheckAnswer {
+    let check = Check { keys: vec![KeyCheck::take(key, 1, [sliding(10, MINUTE)]).peek()] };
+    clocked.store.decide(&[check], Duration::ZERO).await.remove(0)
+}
+
+#[tokio::test]
+async fn holds_no_more_subjects_than_it_may_and_goes_on_for_those_it_knows() {
+    let mut clocked = Clocked::new();
+    clocked.store = clocked.store.with_max_subjects(NonZeroUsize::new(3).unwrap());
+    let full = CheckAnswer::Failed { error: StoreError::Full };
+    let window = [sliding(10, MINUTE)];
+    for key in ["a", "b", "c"] {
+        assert_eq!(left(&clocked.ask(key, 1, &window).await), [[9]]);
+    }
+    assert_eq!(clocked.ask("d", 1, &window).await, full);
+    assert_eq!(left(&clocked.ask("a", 1, &window).await), [[8]], "who is counted goes on");
+    let both = check(&[("a", 1, &window), ("d", 1, &window)]);
+    assert_eq!(clocked.store.decide(&[both], Duration::ZERO).await, [full]);
+    assert_eq!(left(&look(&clocked, "d").await), [[10]], "a look takes no room");
+    assert_eq!(left(&look(&clocked, "a").await), [[8]], "nothing was charged");
+    assert_eq!(clocked.store.subjects(), 3);
+    clocked.pass(MINUTE * 2);
+    assert_eq!(left(&clocked.ask("d", 1, &window).await), [[9]], "room comes back with time");
+}
+
+#[tokio::test]
+async fn a_check_of_more_new_subjects_than_there_is_room_for_is_refused_whole() {
+    let mut clocked = Clocked::new();
+    clocked.store = clocked.store.with_max_subjects(NonZeroUsize::new(2).unwrap());
+    let window = [sliding(10, MINUTE)];
+    clocked.ask("a", 1, &window).await;
+    let two = check(&[("b", 1, &window), ("c", 1, &window)]);
+    let answer = clocked.store.decide(&[two], Duration::ZERO).await;
+    assert_eq!(answer, [CheckAnswer::Failed { error: StoreError::Full }]);
+    assert_eq!(clocked.store.subjects(), 1);
+    assert_eq!(left(&clocked.ask("b", 1, &window).await), [[9]]);
 }

@@ -13,6 +13,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
+use crate::hash::Counted;
 use crate::support::{HOUR, PATIENT, allowed, check, left, sliding};
 
 fn failed(error: StoreError) -> CheckAnswer {
@@ -197,14 +198,14 @@ fn start_of_script(bytes: &[u8]) -> Option<usize> {
 
 /// Asks through a wire, cut or not, for one of a thousand; what is answered, how often the key was charged and the
 /// script sent, once the wire was whole again.
-async fn ask_through(redis: &Redis, cut: Cut, key: &str) -> (CheckAnswer, u32, Arc<Seen>) {
+async fn ask_through(redis: &Redis, cut: Cut, key: &str) -> (CheckAnswer, u64, Arc<Seen>) {
     let (url, seen) = wire(redis, cut).await;
     let store = RedisStore::open(&url, PATIENT).unwrap();
     let answer = ask(&store, check(&[(key, 1, &[sliding(1000, HOUR)])])).await;
     until_ready(&store).await;
     let mut connection = redis.connect().unwrap();
-    let charged: Option<u32> = redis::cmd("HGET").arg(key).arg("s3600000:n").query(&mut connection).unwrap();
-    (answer, charged.unwrap_or_default(), seen)
+    let hash = redis::cmd("HGETALL").arg(key).query(&mut connection).unwrap();
+    (answer, Counted::read(&hash, "s1h").total, seen)
 }
 
 #[tokio::test]

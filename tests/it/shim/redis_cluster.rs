@@ -1,6 +1,5 @@
 //! What is special to Redis Cluster: slots that move, keys in several slots, nodes that are away.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use lanekeeper_tests::redis::cluster::{Cluster, Node};
 use lanekeeper_tests::redis::tls::Ca;
 use tokio::task::JoinSet;
 
+use crate::hash::{Counted, Hash};
 use crate::support::{HOUR, PATIENT, SECOND, Shim, allowed, bucket, check, left, rejected, sliding};
 
 /// Keys in the slots of the first, the second and the third node.
@@ -33,7 +33,7 @@ fn node_of<'a>(cluster: &'a Cluster, key: &str) -> (usize, &'a Node, u16) {
     (at, &cluster.nodes[at], slot)
 }
 
-fn hash(cluster: &Cluster, key: &str) -> BTreeMap<String, u64> {
+fn hash(cluster: &Cluster, key: &str) -> Hash {
     node_of(cluster, key).1.run(&["HGETALL", key]).unwrap()
 }
 
@@ -77,11 +77,9 @@ async fn charges_no_key_of_a_check_that_a_key_on_another_node_refuses() {
     assert_eq!(left(&store.decide(&[three(3, &windows)], SECOND).await[0]), [[2, 2, 47]; 3]);
 }
 
-/// What is used of the hour's windows of `key`.
-fn counts(cluster: &Cluster, key: &str) -> Vec<(String, u64)> {
-    let is_count =
-        |field: &str, count: u64| (field.starts_with("s3600000:") && !field.ends_with(":o")) && count > 0;
-    hash(cluster, key).into_iter().filter(|(field, count)| is_count(field, *count)).collect()
+/// What is used of the hour's window of `key`.
+fn counts(cluster: &Cluster, key: &str) -> Counted {
+    Counted::read(&hash(cluster, key), "s1h")
 }
 
 #[tokio::test]
@@ -97,12 +95,10 @@ async fn gives_back_exactly_what_was_charged() {
         rejected(&store.decide(&[three(cost, &windows)], SECOND).await[0]);
     }
     let slack = 40_000_000;
-    assert_eq!(
-        counts(&cluster, "{b}").iter().map(|(_, count)| count).sum::<u64>(),
-        14,
-        "a total and a bucket"
-    );
-    let debt = hash(&cluster, "{b}")["b36000000/1:d"];
+    let counted = counts(&cluster, "{b}");
+    assert_eq!((counted.total, counted.buckets.iter().map(|(_, count)| count).sum::<u64>()), (7, 7));
+    let hash = hash(&cluster, "{b}");
+    let debt: u64 = hash["b36000000/1"].split(' ').next().unwrap().parse().unwrap();
     assert!((7 * 36_000_000 - slack..=7 * 36_000_000).contains(&debt), "{debt}");
     assert_eq!(left(&store.decide(&[asked("{b}", 93)], SECOND).await[0])[0][0], 0);
 }
@@ -117,7 +113,7 @@ async fn admits_exactly_the_limit_to_a_thousand_callers_at_once_of_keys_on_two_n
         let both = check(&[(&key, 1, &windows), ("other", 1, &[sliding(1_000_000, HOUR)])]);
         assert_eq!(admitted(&store, &both).await, 100, "{key}");
     }
-    let total = hash(&cluster, "other")["s3600000:n"];
+    let total = counts(&cluster, "other").total;
     assert_eq!(total, 4_000, "what was rejected was given back");
 }
 
@@ -165,7 +161,7 @@ async fn loses_and_repeats_no_charge_while_slots_move() {
     let charged =
         callers.join_all().await.into_iter().fold([0, 0], |sum, one| [sum[0] + one[0], sum[1] + one[1]]);
     assert!(charged[0] > 100, "{charged:?}");
-    assert_eq!(keys.map(|key| hash(&cluster, key)["s3600000:n"]), charged);
+    assert_eq!(keys.map(|key| counts(&cluster, key).total), charged);
 }
 
 #[tokio::test]
@@ -243,8 +239,7 @@ async fn counts_on_every_node_of_a_cluster_that_talks_nothing_but_tls() {
     assert_eq!(left(&shim.ask(check(&[(KEYS[1], 2, &windows)])).await), [[0]]);
     rejected(&shim.ask(three(1, &windows)).await);
     for (key, used) in KEYS.iter().zip([0, 2, 0]) {
-        let hash = hash(&cluster, key);
-        assert_eq!(hash.get("s3600000:n").copied().unwrap_or_default(), used, "{key}");
+        assert_eq!(counts(&cluster, key).total, used, "{key}");
     }
 }
 

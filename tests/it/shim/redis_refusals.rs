@@ -10,6 +10,7 @@ use lanekeeper_shim::redis::RedisStore;
 use lanekeeper_tests::redis::Redis;
 use lanekeeper_tests::wait;
 
+use crate::hash::Counted;
 use crate::support::{
     HOUR, MINUTE, PATIENT, Shim, batch, bucket, check, every_algorithm, left, log, rejected, shim_on_redis,
     sliding,
@@ -203,8 +204,8 @@ async fn our_own_script_killed_in_mid_run_has_charged_nothing() {
     killer.join().unwrap();
     shim.until_ready().await;
     for name in &names {
-        let count: Option<u32> = run(&redis, &["HGET", name, "s3600000:n"]);
-        assert_eq!(count.unwrap_or_default(), charged, "{name}");
+        let count = Counted::read(&run(&redis, &["HGETALL", name]), "s1h").total;
+        assert_eq!(count, u64::from(charged), "{name}");
     }
     assert!(left_or_killed(&shim.ask(widest).await, 999 - charged), "it works again");
     assert_eq!(refusals(&shim, "ERR").await, 1.0);

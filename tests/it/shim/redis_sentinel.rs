@@ -9,6 +9,7 @@ use lanekeeper_tests::redis::Redis;
 use lanekeeper_tests::redis::sentinel::{Setup, Watched};
 use lanekeeper_tests::redis::tls::Ca;
 
+use crate::hash::Counted;
 use crate::support::{HOUR, PATIENT, SECOND, Shim, allowed, check, left, sliding};
 
 fn run<T: redis::FromRedisValue>(redis: &Redis, words: &[&str]) -> T {
@@ -60,7 +61,7 @@ async fn follows_a_master_that_steps_down() {
     watched.fail_over().unwrap();
     // Until the shim has moved, the old master counts what it then loses, or refuses as a replica does.
     let moved = async {
-        while run::<String>(&watched.servers[1], &["HGET", "k:{a}", "s3600000:n"]) == "1" {
+        while Counted::read(&run(&watched.servers[1], &["HGETALL", "k:{a}"]), "s1h").total == 1 {
             asks_one(&shim).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -6,29 +6,22 @@ use std::time::Duration;
 use lanekeeper_engine::counter::{Ask, Charge, STORE_BUCKETS, SubjectCounters, decide};
 use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::{MAX_PER, Window, Zone};
-use lanekeeper_engine::wire::{CheckAnswer, KeyReturn, Returned};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, KeyReturn, Returned};
 use lanekeeper_shim::redis::{RedisStore, Taken};
 use lanekeeper_shim::store::Store;
 use lanekeeper_tests::redis::Redis;
 
+use crate::hash::{Counted, Hash};
 use crate::support::{
-    HOUR, MINUTE, PATIENT, SECOND, batch, bucket, check, counter, fixed, left, log, rejected, shim_on_redis,
-    sliding, zoned,
+    HOUR, MINUTE, SECOND, batch, bucket, check, counter, fixed, left, log, ready_store, rejected,
+    shim_on_redis, sliding, zoned,
 };
-
-async fn store_on(redis: &Redis) -> RedisStore {
-    let store = RedisStore::open(&redis.url(), PATIENT).unwrap();
-    while store.ready().await.is_err() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    store
-}
 
 async fn take_one(store: &RedisStore, key: &str, cost: u32, windows: &[Window], spend: Duration) -> Taken {
     store.take_with_time(&[check(&[(key, cost, windows)])], spend).await.remove(0).unwrap()
 }
 
-fn hash(redis: &Redis, key: &str) -> BTreeMap<String, u64> {
+fn hash(redis: &Redis, key: &str) -> Hash {
     redis::cmd("HGETALL").arg(key).query(&mut redis.connect().unwrap()).unwrap()
 }
 
@@ -39,39 +32,35 @@ fn run(redis: &Redis, words: &[&str]) -> redis::Value {
 #[tokio::test]
 async fn keeps_a_subject_in_one_hash_whose_fields_are_these() {
     let redis = Redis::start().unwrap();
-    let store = store_on(&redis).await;
+    let store = ready_store(&redis).await;
     let windows = [sliding(10, HOUR), bucket(30, MINUTE, 5), sliding(20, HOUR)];
     let at = take_one(&store, "limit:{u42}:per_user", 3, &windows, SECOND).await.at.as_micros();
     let dated = at + 1_000_000;
     let index = dated / 14_062_500;
     let idle_at = (index + 257) * 14_062_500;
-    let fields: &[(String, u64)] = &[
-        ("t".into(), at),
-        ("e".into(), idle_at.div_ceil(1000)),
-        ("s3600000:n".into(), 3),
-        ("s3600000:o".into(), index),
-        (format!("s3600000:{index}"), 3),
-        ("b2000000/1:d".into(), 6_000_000),
-        ("b2000000/1:f".into(), dated),
-        ("s3600000.1:n".into(), 3),
-        ("s3600000.1:o".into(), index),
-        (format!("s3600000.1:{index}"), 3),
+    let fields = [
+        ("t", at.to_string()),
+        ("e", idle_at.div_ceil(1000).to_string()),
+        ("s1h", format!("{index} 3")),
+        ("b2000000/1", format!("6000000 {dated}")),
+        ("s1h.1", format!("{index} 3")),
     ];
-    assert_eq!(hash(&redis, "limit:{u42}:per_user"), fields.iter().cloned().collect());
+    let fields = fields.map(|(field, value)| (field.to_owned(), value));
+    assert_eq!(hash(&redis, "limit:{u42}:per_user"), fields.into());
     assert_eq!(run(&redis, &["KEYS", "*"]), redis::Value::Array(vec![text("limit:{u42}:per_user")]));
 }
 
 #[tokio::test]
 async fn names_a_zoned_window_by_its_zone_and_not_by_what_is_known_of_it() {
     let redis = Redis::start().unwrap();
-    let store = store_on(&redis).await;
+    let store = ready_store(&redis).await;
     // clocks that one node takes to be a second ahead of where the other does, as after a law it has not heard of
     let (old, new) = (Zone::new("Test/Somewhere", 3600, &[]), Zone::new("Test/Somewhere", 3601, &[]));
     let year = |zone| [zoned(10, MAX_PER, zone)];
     take_one(&store, "k", 1, &year(old), Duration::ZERO).await;
     let names = |redis: &Redis| hash(redis, "k").into_keys().collect::<Vec<_>>();
     let known = names(&redis);
-    assert!(known.contains(&"f31622400000@Test/Somewhere:n".to_owned()), "{known:?}");
+    assert!(known.contains(&"f366d@Test/Somewhere".to_owned()), "{known:?}");
     assert_eq!(left(&take_one(&store, "k", 2, &year(new), Duration::ZERO).await.answer), [[7]]);
     assert_eq!(names(&redis), known);
 }
@@ -80,29 +69,40 @@ fn text(text: &str) -> redis::Value {
     redis::Value::BulkString(text.into())
 }
 
+/// When the hash expires, and when the model's counters say nothing any more, in ms.
+fn expires_and_idle(redis: &Redis, key: &str, windows: &[Window], counters: &SubjectCounters) -> (i64, i64) {
+    let expires: i64 = redis::cmd("PEXPIRETIME").arg(key).query(&mut redis.connect().unwrap()).unwrap();
+    let idle_at = counters.idle_at(windows, STORE_BUCKETS).as_micros().div_ceil(1000);
+    (expires, i64::try_from(idle_at).unwrap())
+}
+
 #[tokio::test]
 async fn sets_every_hash_to_expire_when_its_windows_are_as_if_fresh() {
     let redis = Redis::start().unwrap();
-    let store = store_on(&redis).await;
+    let store = ready_store(&redis).await;
     let cases = [
         ("a", vec![sliding(10, HOUR)]),
         ("b", vec![bucket(7, HOUR, 9)]),
-        ("c", vec![bucket(7, SECOND, 9), sliding(10, MINUTE)]),
+        ("c", vec![bucket(7, MINUTE, 9), sliding(10, MINUTE)]),
         ("d", vec![sliding(10, MINUTE), bucket(1, HOUR, 9)]),
         ("f", vec![log(10, HOUR), log(10, MINUTE)]),
         ("g", vec![counter(10, HOUR), counter(10, MINUTE)]),
-        ("e", vec![fixed(10, HOUR, -210), sliding(10, SECOND)]),
+        ("e", vec![fixed(10, HOUR, -210), sliding(10, MINUTE)]),
         ("h", vec![zoned(10, 24 * HOUR, Zone::named("Europe/Berlin").unwrap())]),
     ];
+    // charges, a look, and what is refused and charges nothing
+    let asks = [Ask::take(2), Ask::take(2), Ask::peek(1), Ask::take(2), Ask::take(7), Ask::peek(9)];
     for (key, windows) in cases {
         let mut counters = SubjectCounters::default();
-        for _ in 0..3 {
-            let at = take_one(&store, key, 2, &windows, SECOND).await.at;
-            let charge = Charge { windows: &windows, ask: Ask::take(2), counters: &mut counters };
-            decide(&mut [charge], STORE_BUCKETS, at, SECOND);
-            let idle_ms = counters.idle_at(&windows, STORE_BUCKETS).as_micros().div_ceil(1000);
-            let expires = run(&redis, &["PEXPIRETIME", key]);
-            assert_eq!(expires, redis::Value::Int(i64::try_from(idle_ms).unwrap()), "{key}");
+        for ask in asks {
+            let key_check =
+                KeyCheck { operation: ask.operation, ..KeyCheck::take(key, ask.cost, &windows[..]) };
+            let taken = store.take_with_time(&[Check { keys: vec![key_check] }], SECOND).await.remove(0);
+            let charge = Charge { windows: &windows, ask, counters: &mut counters };
+            let decision = decide(&mut [charge], STORE_BUCKETS, taken.unwrap().at, SECOND);
+            assert_eq!(decision.allowed, ask.cost < 7, "{key}: {ask:?}");
+            let (expires, idle) = expires_and_idle(&redis, key, &windows, &counters);
+            assert_eq!(expires, idle, "{key}: {ask:?}");
         }
     }
 }
@@ -110,7 +110,7 @@ async fn sets_every_hash_to_expire_when_its_windows_are_as_if_fresh() {
 #[tokio::test]
 async fn answers_for_windows_that_pass_while_the_script_runs() {
     let redis = Redis::start().unwrap();
-    let store = store_on(&redis).await;
+    let store = ready_store(&redis).await;
     let windows = [counter(1, Duration::from_millis(1))];
     // so many that the last are charged when their windows have passed
     let names: Vec<String> = (0..1000).map(|at| format!("k{at}")).collect();
@@ -121,9 +121,30 @@ async fn answers_for_windows_that_pass_while_the_script_runs() {
 }
 
 #[tokio::test]
+async fn a_return_leaves_expiry_as_it_is() {
+    let redis = Redis::start().unwrap();
+    let store = ready_store(&redis).await;
+    let windows = [sliding(9, HOUR), log(9, MINUTE), bucket(9, HOUR, 9)];
+    let at = take_one(&store, "k", 3, &windows, SECOND).await.at;
+    let before = run(&redis, &["PEXPIRETIME", "k"]);
+    let dated_us = at.plus(SECOND).as_micros();
+    let back = KeyReturn {
+        key: "k".into(),
+        shards: 1,
+        shard: 0,
+        tokens: 3,
+        dated_us,
+        id: 1,
+        windows: windows.into(),
+    };
+    assert_eq!(store.give_back(&[back]).await, [Returned::Tokens(3)]);
+    assert_eq!(run(&redis, &["PEXPIRETIME", "k"]), before, "its windows are fresh sooner than it goes");
+}
+
+#[tokio::test]
 async fn does_not_let_a_short_window_shorten_the_life_of_a_long_one() {
     let redis = Redis::start().unwrap();
-    let store = store_on(&redis).await;
+    let store = ready_store(&redis).await;
     take_one(&store, "k", 1, &[sliding(10, HOUR)], Duration::ZERO).await;
     let expires = run(&redis, &["PEXPIRETIME", "k"]);
     take_one(&store, "k", 1, &[sliding(10, SECOND)], Duration::ZERO).await;
@@ -133,7 +154,7 @@ async fn does_not_let_a_short_window_shorten_the_life_of_a_long_one() {
 #[tokio::test]
 async fn a_rejected_check_creates_no_key() {
     let redis = Redis::start().unwrap();
-    let store = store_on(&redis).await;
+    let store = ready_store(&redis).await;
     let windows = [sliding(1, HOUR)];
     take_one(&store, "full", 1, &windows, Duration::ZERO).await;
     let both = check(&[("new", 1, &windows), ("full", 1, &windows)]);
@@ -144,7 +165,7 @@ async fn a_rejected_check_creates_no_key() {
 #[tokio::test]
 async fn forgets_the_buckets_that_have_passed() {
     let redis = Redis::start().unwrap();
-    let store = store_on(&redis).await;
+    let store = ready_store(&redis).await;
     let windows = [sliding(1_000_000, Duration::from_millis(2)), sliding(1_000_000, HOUR)];
     let mut last = Timestamp::default();
     for _ in 0..200 {
@@ -152,20 +173,17 @@ async fn forgets_the_buckets_that_have_passed() {
     }
     let (width, current) = (8, last.as_micros() / 8);
     assert!(last.as_micros() > width * 256, "the clock is the machine's");
-    let mut counted = 0;
-    for (field, count) in hash(&redis, "k") {
-        if let Some(index) = field.strip_prefix("s2:").and_then(|index| index.parse::<u64>().ok()) {
-            assert!(index + 256 >= current, "{field} has passed");
-            counted += count;
-        }
-    }
-    assert_eq!(hash(&redis, "k")["s2:n"], counted, "the running total is that of the buckets");
+    let counted = Counted::read(&hash(&redis, "k"), "s2ms");
+    let live = counted.buckets.iter().filter(|(index, _)| *index + 256 >= current);
+    assert_eq!(counted.total, live.map(|(_, count)| count).sum::<u64>(), "the sum is that of the buckets");
+    let passed = counted.first_chunk.iter().filter(|(index, _)| *index + 256 < current).count();
+    assert!(passed < counted.first_chunk.len().max(1), "a chunk goes when all of it has passed");
+    assert!(counted.buckets.len() <= 257 + passed);
 }
 
 /// The entries of a log, by their numbers: date and requests.
 fn log_entries(redis: &Redis, key: &str, name: &str) -> BTreeMap<u64, (u64, u32)> {
-    let fields: BTreeMap<String, String> =
-        redis::cmd("HGETALL").arg(key).query(&mut redis.connect().unwrap()).unwrap();
+    let fields = hash(redis, key);
     let entry = |(field, value): (&String, &String)| {
         let number = field.strip_prefix(name)?.strip_prefix(':')?.parse().ok()?;
         let (date, count) = value.split_once(' ').expect("a date and a count");
@@ -177,17 +195,17 @@ fn log_entries(redis: &Redis, key: &str, name: &str) -> BTreeMap<u64, (u64, u32)
 #[tokio::test]
 async fn forgets_the_entries_of_a_log_that_have_passed_however_many() {
     let redis = Redis::start().unwrap();
-    let store = store_on(&redis).await;
+    let store = ready_store(&redis).await;
     let (span, count) = (Duration::from_millis(500), 2500);
     let windows = [log(100_000, span), sliding(1_000_000, HOUR)];
     let checks = vec![check(&[("k", 1, &windows[..])]); count];
     let taken = store.take_with_time(&checks, SECOND).await;
     assert!(taken.iter().all(Result::is_ok));
-    assert_eq!(log_entries(&redis, "k", "l500").len(), count, "none of them is a second and a half old");
+    assert_eq!(log_entries(&redis, "k", "l500ms").len(), count, "none of them is a second and a half old");
     // Redis's own clock decides, so the time has to pass.
     tokio::time::sleep(SECOND + span).await;
     let last = take_one(&store, "k", 2, &windows, Duration::ZERO).await;
-    let entries: Vec<_> = log_entries(&redis, "k", "l500").into_values().collect();
+    let entries: Vec<_> = log_entries(&redis, "k", "l500ms").into_values().collect();
     assert_eq!(entries, [(last.at.as_micros(), 2)]);
     assert_eq!(left(&last.answer), [[99_998, 1_000_000 - 2502]]);
 }
@@ -195,12 +213,12 @@ async fn forgets_the_entries_of_a_log_that_have_passed_however_many() {
 #[tokio::test]
 async fn keeps_a_log_in_order_when_what_comes_later_is_dated_before_many() {
     let redis = Redis::start().unwrap();
-    let store = store_on(&redis).await;
+    let store = ready_store(&redis).await;
     let windows = [log(1000, HOUR)];
     let ahead = vec![check(&[("k", 1, &windows[..])]); 700];
     assert!(store.take_with_time(&ahead, MINUTE).await.iter().all(Result::is_ok));
     let at = take_one(&store, "k", 3, &windows, Duration::ZERO).await.at.as_micros();
-    let entries: Vec<_> = log_entries(&redis, "k", "l3600000").into_iter().collect();
+    let entries: Vec<_> = log_entries(&redis, "k", "l1h").into_iter().collect();
     assert_eq!((entries.len(), entries[0]), (701, (0, (at, 3))));
     assert!(entries.iter().map(|(number, _)| *number).eq(0..701));
     assert!(entries.is_sorted_by_key(|(_, (date, _))| *date));
@@ -209,7 +227,7 @@ async fn keeps_a_log_in_order_when_what_comes_later_is_dated_before_many() {
 #[tokio::test]
 async fn what_has_expired_is_not_made_again_by_a_return() {
     let redis = Redis::start().unwrap();
-    let store = store_on(&redis).await;
+    let store = ready_store(&redis).await;
     let windows = [sliding(9, HOUR), log(9, HOUR), bucket(9, HOUR, 9)];
     let at = take_one(&store, "k", 3, &windows, SECOND).await.at;
     run(&redis, &["DEL", "k"]);
@@ -230,7 +248,7 @@ async fn what_has_expired_is_not_made_again_by_a_return() {
 #[tokio::test]
 async fn time_does_not_run_backwards_for_a_subject() {
     let redis = Redis::start().unwrap();
-    let store = store_on(&redis).await;
+    let store = ready_store(&redis).await;
     let windows = [sliding(3, MINUTE), bucket(3, MINUTE, 3)];
     let at = take_one(&store, "k", 1, &windows, Duration::ZERO).await.at;
     let mut counters = SubjectCounters::default();
@@ -248,17 +266,17 @@ async fn time_does_not_run_backwards_for_a_subject() {
         assert!(taken.at < ahead);
         assert_eq!(taken.answer, model(&mut counters, taken.at));
     }
-    assert_eq!(hash(&redis, "k")["t"], ahead.as_micros());
+    assert_eq!(hash(&redis, "k")["t"], ahead.as_micros().to_string());
 }
 
 #[tokio::test]
 async fn a_rejection_is_a_moment_seen_too() {
     let redis = Redis::start().unwrap();
-    let store = store_on(&redis).await;
+    let store = ready_store(&redis).await;
     take_one(&store, "k", 1, &[sliding(1, HOUR)], Duration::ZERO).await;
     let taken = take_one(&store, "k", 1, &[sliding(1, HOUR)], Duration::ZERO).await;
     rejected(&taken.answer);
-    assert_eq!(hash(&redis, "k")["t"], taken.at.as_micros());
+    assert_eq!(hash(&redis, "k")["t"], taken.at.as_micros().to_string());
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use lanekeeper_engine::wire::{
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::listen::serve;
 use lanekeeper_shim::redis::RedisStore;
+use lanekeeper_shim::store::Store;
 use lanekeeper_tests::redis::Redis;
 use lanekeeper_tests::redis::cluster::Cluster;
 use reqwest::{Client, Response, StatusCode};
@@ -107,6 +108,15 @@ pub(crate) async fn metric(client: &Client, url: &str, series: &str) -> f64 {
         }
     };
     tokio::time::timeout(PATIENT, shown).await.unwrap_or_else(|_| panic!("no {series} among the metrics"))
+}
+
+/// A store on `redis`, and ready.
+pub(crate) async fn ready_store(redis: &Redis) -> RedisStore {
+    let store = RedisStore::open(&redis.url(), PATIENT).unwrap();
+    while store.ready().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    store
 }
 
 /// A shim in front of a Redis of its own, and ready.

@@ -1,5 +1,7 @@
 //! What is no question about a limit, and what says why.
 
+use std::num::NonZeroUsize;
+
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::memory::MemoryStore;
 use reqwest::StatusCode;
@@ -86,6 +88,18 @@ async fn leaves_it_to_the_caller_when_the_store_cannot_decide() {
         assert_eq!(answer["items"][0]["reason"], "turned_away", "what needs no store is decided");
         assert_eq!(answer["items"][1], problem);
     }
+}
+
+#[tokio::test]
+async fn tells_an_unseen_subject_that_the_store_is_full() {
+    let store = MemoryStore::new().with_max_subjects(NonZeroUsize::MIN);
+    let shim = Shim::start(App::new(store).with_policy(policy())).await;
+    let ask =
+        async |user: &str| shim.post_to("/v1/limits/plain/allow", &json!({"subjects": {"user": user}})).await;
+    assert_eq!(ask("known").await.status(), StatusCode::OK);
+    let problem = problem(ask("unseen").await, StatusCode::SERVICE_UNAVAILABLE).await;
+    assert_eq!(problem["error"], "full");
+    assert_eq!(ask("known").await.status(), StatusCode::OK);
 }
 
 #[tokio::test]
