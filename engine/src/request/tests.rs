@@ -102,7 +102,7 @@ fn tells_the_store_over_how_many_keys_a_key_is_spread() {
     let (request, _) = arrive(&with_limits(true, spread), &[("x-cost", "absurd")]);
     let checks: Vec<_> = request.checks().cloned().collect();
     assert_eq!((checks[0].keys[0].shards, checks[0].keys[0].cost), (3, 3));
-    let question = DecideRequest { version: VERSION, spend_within_ms: 20, checks };
+    let question = DecideRequest { version: VERSION, spend_within_ms: 20, node: None, checks };
     assert_eq!(question.validate(), Ok(()));
 }
 

@@ -223,7 +223,7 @@ proptest! {
             let count = count(&policy.lanes[0].limits[0]);
             let key = KeyCheck { shards: count.shards, ..KeyCheck::take("x", cost, count.windows.clone()) };
             let checks = vec![Check { keys: vec![key] }];
-            let question = DecideRequest { version: VERSION, spend_within_ms: 20, checks };
+            let question = DecideRequest { version: VERSION, spend_within_ms: 20, node: None, checks };
             prop_assert_eq!(question.validate(), Ok(()));
         }
     }
