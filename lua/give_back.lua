@@ -27,7 +27,7 @@
 -- As many returns of one subject are remembered as in engine/src/counter/returns.rs.
 local MOST_RETURNS = 256
 
--- Whether a return is neither too late nor made already. Then it is remembered for as long as it might come again.
+-- Whether a return is neither too late nor made already, nor of what was charged before the subject was reset. Then it is remembered for as long as it might come again.
 local function is_accepted(subject, dated, id)
   if id == '' then
     return true
@@ -37,9 +37,9 @@ local function is_accepted(subject, dated, id)
   end
   local known = redis.call('HGET', subject.key, 'r') or ''
   local live = {}
-  for known_id, until_us in string.gmatch(known, '(%d+) (%d+)') do
+  for known_id, until_us in string.gmatch(known, '(%w+) (%d+)') do
     if tonumber(until_us) >= subject.seen then
-      if known_id == id then
+      if known_id == id or known_id == 'all' then
         return false
       end
       table.insert(live, known_id .. ' ' .. until_us)

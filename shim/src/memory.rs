@@ -13,10 +13,12 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lanekeeper_engine::counter::{Charge, Counter, STORE_BUCKETS, SubjectCounters, decide};
+use lanekeeper_engine::counter::{Charge, Counter, Returns, STORE_BUCKETS, SubjectCounters, decide};
 use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::Window;
-use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, KeyReturn, Operation, Returned, StoreError};
+use lanekeeper_engine::wire::{
+    Check, CheckAnswer, KeyCheck, KeyReturn, MAX_SPEND_WITHIN, Operation, Returned, StoreError,
+};
 
 use crate::store::{Answering, NotReady, Store};
 
@@ -99,10 +101,13 @@ impl Store for MemoryStore {
 
     fn reset<'a>(&'a self, keys: &'a [String]) -> Answering<'a, Result<(), StoreError>> {
         let mut subjects = self.lock();
+        let seen = (self.clock)();
         for key in keys {
             // it goes when it is due to be looked at: it has an entry in that queue
             if let Some(subject) = subjects.by_key.get_mut(key.as_str()) {
-                *subject = Subject::default();
+                let returns = Returns::none_until(seen.plus(MAX_SPEND_WITHIN));
+                let counters = SubjectCounters { seen, counters: Vec::new(), returns };
+                *subject = Subject { windows: Vec::new(), counters };
             }
         }
         Box::pin(std::future::ready(Ok(())))

@@ -13,14 +13,22 @@ const MAX_RETURNS: usize = 256;
 pub struct Returns {
     /// Each one's id, and when its tokens could be spent last.
     live: Vec<(u64, Timestamp)>,
+    /// Until then nothing goes back.
+    none_until: Option<Timestamp>,
 }
 
 impl Returns {
+    /// Those of a subject that was reset: what was charged before may still be spent until `none_until`, and must not
+    /// come back to what is charged afterwards.
+    pub fn none_until(none_until: Timestamp) -> Self {
+        Self { live: Vec::new(), none_until: Some(none_until) }
+    }
+
     /// Whether tokens dated `dated` may be given back at `now` under this id: not too late, and not again.
     /// Without an id they were never granted to anyone: they go back once, and whenever that is.
     pub fn accept(&mut self, id: Option<u64>, dated: Timestamp, now: Timestamp) -> bool {
         let Some(id) = id else { return true };
-        if dated < now {
+        if dated < now || self.none_until.is_some_and(|none_until| now <= none_until) {
             return false;
         }
         self.live.retain(|(_, dated)| *dated >= now);
@@ -34,6 +42,6 @@ impl Returns {
 
     /// The moment up to which one of these returns may come again.
     pub fn known_until(&self) -> Timestamp {
-        self.live.iter().map(|(_, dated)| *dated).max().unwrap_or_default()
+        self.live.iter().map(|(_, dated)| *dated).chain(self.none_until).max().unwrap_or_default()
     }
 }

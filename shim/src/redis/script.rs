@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use lanekeeper_engine::counter::STORE_BUCKETS;
 use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::{Calendar, Unit, Window, Zone};
-use lanekeeper_engine::wire::{Check, CheckAnswer, KeyAnswer, Operation, StoreError, WindowAnswer};
+use lanekeeper_engine::wire::{
+    Check, CheckAnswer, KeyAnswer, MAX_SPEND_WITHIN, Operation, StoreError, WindowAnswer,
+};
 use redis::{Cmd, Value};
 
 use super::Taken;
@@ -121,7 +123,9 @@ pub(super) fn give_back_command(returns: &[GiveBack<'_>]) -> Cmd {
 
 /// Forgets one key.
 pub(super) fn reset_command(key: &str) -> Cmd {
-    RESET.run(std::iter::once(key))
+    let mut command = RESET.run(std::iter::once(key));
+    command.arg(micros(MAX_SPEND_WITHIN));
+    command
 }
 
 /// Tells of `nodes`, and counts those that were told of within `life`.

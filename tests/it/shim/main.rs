@@ -28,6 +28,7 @@ mod redis_memory;
 mod redis_refusals;
 mod redis_sentinel;
 mod redis_store;
+mod resets;
 mod shards;
 mod stopping;
 mod support;

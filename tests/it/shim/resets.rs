@@ -1,0 +1,52 @@
+//! What is left of a subject that an operator has reset.
+
+use std::time::Duration;
+
+use lanekeeper_engine::wire::{CheckAnswer, KeyReturn, MAX_SPEND_WITHIN, Returned};
+use lanekeeper_shim::memory::MemoryStore;
+use lanekeeper_shim::redis::RedisStore;
+use lanekeeper_shim::store::Store;
+use lanekeeper_tests::redis::Redis;
+
+use crate::support::{HOUR, PATIENT, allowed, bucket, check, counter, fixed, log, rejected, sliding};
+
+/// A return of what was granted before a reset comes after it, and others were charged meanwhile.
+async fn gives_nothing_back_that_was_granted_before(store: &dyn Store) {
+    let windows = [sliding(5, HOUR), log(5, HOUR), counter(5, HOUR), fixed(5, HOUR, 0), bucket(5, HOUR, 5)];
+    for (at, window) in windows.into_iter().enumerate() {
+        let key = format!("k:{{{at}}}");
+        let ask = |cost| [check(&[(&key, cost, std::slice::from_ref(&window))])];
+        let granted = store.decide(&ask(5), MAX_SPEND_WITHIN).await.remove(0);
+        let CheckAnswer::Allowed { keys } = granted else { panic!("{granted:?}") };
+        let dated_us = keys[0].at_us + u64::try_from(MAX_SPEND_WITHIN.as_micros()).unwrap();
+        store.reset(std::slice::from_ref(&key)).await.unwrap();
+        allowed(&store.decide(&ask(5), Duration::ZERO).await[0]);
+        let windows = vec![window.clone()];
+        let back = KeyReturn { key: key.clone(), shards: 1, shard: 0, tokens: 5, dated_us, id: 1, windows };
+        assert_eq!(store.give_back(&[back]).await, [Returned::Tokens(0)], "{window:?}");
+        rejected(&store.decide(&ask(1), Duration::ZERO).await[0]);
+    }
+}
+
+#[tokio::test]
+async fn a_late_return_takes_nothing_from_whom_the_embedded_store_charged_after_a_reset() {
+    gives_nothing_back_that_was_granted_before(&MemoryStore::new()).await;
+}
+
+#[tokio::test]
+async fn a_late_return_takes_nothing_from_whom_redis_charged_after_a_reset() {
+    let redis = Redis::start().unwrap();
+    let store = RedisStore::open(&redis.url(), PATIENT).unwrap();
+    while store.ready().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    gives_nothing_back_that_was_granted_before(&store).await;
+    let mut connection = redis.connect().unwrap();
+    let (reset, unknown) = ("k:{reset}".to_owned(), "k:{unknown}".to_owned());
+    allowed(&store.decide(&[check(&[(&reset, 5, &[sliding(5, HOUR)])])], Duration::ZERO).await[0]);
+    store.reset(&[reset.clone(), unknown.clone()]).await.unwrap();
+    let is_there: bool = redis::cmd("EXISTS").arg(&unknown).query(&mut connection).unwrap();
+    assert!(!is_there, "what is not known is not made by a reset");
+    let left_ms: i64 = redis::cmd("PTTL").arg(&reset).query(&mut connection).unwrap();
+    assert!((1..=10_001).contains(&left_ms), "{left_ms}");
+}
