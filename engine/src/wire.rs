@@ -11,14 +11,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::counter::{Ask, Decision, KeyVerdict, WindowVerdict};
-use crate::window::{MAX_EXACT, Window};
+use crate::window::Window;
+
+mod returns;
+
+pub use returns::{KeyReturn, MAX_RETURNS, RETURN_PATH, ReturnRequest, ReturnResponse, Returned};
 
 /// The version of these messages. A side that reads another one refuses.
 pub const VERSION: u32 = 1;
 /// The path of the decision endpoint.
 pub const DECIDE_PATH: &str = "/v1/decide";
-/// The path at which unspent tokens are given back.
-pub const RETURN_PATH: &str = "/v1/return";
 /// The shim marks each of its answers with this header, so that an answer Envoy made in its place
 /// (503 on a refused connection, 504 on a timeout) is never taken for the shim's own.
 pub const SHIM_HEADER: &str = "x-lanekeeper-shim";
@@ -28,8 +30,6 @@ pub const MAX_CHECKS: usize = 256;
 pub const MAX_KEYS: usize = 256;
 /// The most windows of one key.
 pub const MAX_WINDOWS: usize = 16;
-/// The most returns in one message.
-pub const MAX_RETURNS: usize = 1024;
 /// The most store keys that a key is spread over.
 pub const MAX_SHARDS: u16 = 256;
 /// The longest store key, in bytes.
@@ -168,58 +168,6 @@ pub struct WindowAnswer {
     pub wait_us: u64,
 }
 
-/// Tokens that were charged and will not be spent, each for itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReturnRequest {
-    /// [`VERSION`].
-    pub version: u32,
-    /// 1 to [`MAX_RETURNS`] returns.
-    pub returns: Vec<KeyReturn>,
-}
-
-/// Tokens of one charge of one key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeyReturn {
-    /// The key, as it was asked for.
-    pub key: String,
-    /// Over how many store keys it is spread.
-    #[serde(default = "unsharded", skip_serializing_if = "is_unsharded")]
-    pub shards: u16,
-    /// Which of them was charged: what the answer said.
-    #[serde(default, skip_serializing_if = "is_first")]
-    pub shard: u16,
-    /// How many go back; at least 1, at most what was granted.
-    pub tokens: u32,
-    /// Until when they could be spent: the answer's [`at_us`](KeyAnswer::at_us) and the question's
-    /// [`spend_within_ms`](DecideRequest::spend_within_ms) together. Once that is past nothing goes back.
-    pub dated_us: u64,
-    /// The asker's own number for this return, from an even draw: a message that comes twice gives back once.
-    pub id: u64,
-    /// The windows, as they were asked for.
-    pub windows: Vec<Window>,
-}
-
-/// What went back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReturnResponse {
-    /// [`VERSION`].
-    pub version: u32,
-    /// One for each return, in their order.
-    pub returned: Vec<Returned>,
-}
-
-/// What became of one return.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Returned {
-    /// So many tokens went back: none when it was too late, or done already.
-    Tokens(u32),
-    /// The store could not do it. The tokens count until their windows have passed, unless it did and only its answer was lost.
-    Failed(StoreError),
-}
-
 /// Why a store could not decide. The names are metric values: few, and none comes from a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
@@ -310,23 +258,6 @@ impl DecideRequest {
     }
 }
 
-impl ReturnRequest {
-    /// Holds the message to the ranges its fields name.
-    pub fn validate(&self) -> Result<(), BatchError> {
-        check_version(self.version)?;
-        if self.returns.is_empty() || self.returns.len() > MAX_RETURNS {
-            return refuse("returns".into(), format!("1 to {MAX_RETURNS} are allowed"));
-        }
-        for (at, key) in self.returns.iter().enumerate() {
-            key.validate().map_err(|(field, problem)| BatchError {
-                field: format!("returns[{at}].{field}"),
-                problem,
-            })?;
-        }
-        Ok(())
-    }
-}
-
 fn refuse(field: String, problem: String) -> Result<(), BatchError> {
     Err(BatchError { field, problem })
 }
@@ -335,22 +266,6 @@ fn check_version(version: u32) -> Result<(), BatchError> {
     match version {
         VERSION => Ok(()),
         other => refuse("version".into(), format!("{other} is not spoken here, {VERSION} is")),
-    }
-}
-
-impl KeyReturn {
-    fn validate(&self) -> Result<(), (&'static str, String)> {
-        check_store_key(&self.key, self.shards, &self.windows)?;
-        if self.shard >= self.shards {
-            return Err(("shard", format!("0 to {} are allowed", self.shards - 1)));
-        }
-        if self.tokens == 0 {
-            return Err(("tokens", "at least 1 is allowed".into()));
-        }
-        if self.dated_us > MAX_EXACT {
-            return Err(("dated_us", format!("at most {MAX_EXACT} is allowed")));
-        }
-        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ mod limits;
 mod matches;
 mod store;
 mod versions;
+mod windows;
 
 /// The errors of `policy`, one line each; none when it loads.
 fn errors(policy: &Value) -> Vec<String> {
