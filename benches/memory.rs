@@ -5,9 +5,9 @@
 //! batches as long as a shim sends them, and what counts is how much `used_memory` grew. They are quiet users, as most
 //! are: a third of them ask once, a third twice and a third three times.
 //!
-//! The promise is [`PROMISED`]'s. Of the other algorithms an eighth of a million each has to do, so that all of them
-//! stay below three minutes; their share of Redis's tables is then the same, since an eighth fills a table of 2¹⁷
-//! places as a million fills one of 2²⁰.
+//! The promise is [`PROMISED`]'s. Of each other algorithm an eighth of a million has to do, so that all four of
+//! them take less time than it. Their share of Redis's tables is the same, since an eighth fills a table of 2¹⁷ places
+//! as a million fills one of 2²⁰.
 
 use std::time::Duration;
 

@@ -33,7 +33,7 @@ pub(crate) enum Question {
     /// A million quiet users of one limit of two windows, 100 a minute and 1000 an hour, ask a Redis through the
     /// shim's store, one to three times each, and what its `used_memory` grew by is taken; then 125,000 of them under
     /// each of the other algorithms. Ends with an error where a million subjects of `sliding_window` take 250 MB or
-    /// more. Takes two minutes, and half a gigabyte of memory.
+    /// more. Takes two to three minutes, and half a gigabyte of memory.
     Memory(How),
     /// Write and draw anew what docs/algorithms.md shows, from the runs in benches/recorded.
     ///
