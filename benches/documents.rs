@@ -1,4 +1,4 @@
-//! What docs/algorithms.md shows of the recorded runs: two tables between marks, and drawings.
+//! What docs/algorithms.md shows of the recorded runs: three tables between marks, and drawings.
 //!
 //! They are made from the records and never by hand, and a test makes them again: figures that were measured once and
 //! changed since by anything but a run would be a tale.
@@ -40,26 +40,33 @@ pub fn write() -> Result<()> {
 
 /// Each file, as it has to be.
 fn files() -> Result<Vec<(&'static str, String)>> {
-    let (accuracy, store) = (Record::read(&recorded(), "accuracy")?, Record::read(&recorded(), "store")?);
+    let read = |name| Record::read(&recorded(), name);
+    let (accuracy, store, memory) = (read("accuracy")?, read("store")?, read("memory")?);
     let document = fs::read_to_string(root().join(DOCUMENT))?;
     Ok(vec![
-        (DOCUMENT, with_tables(&document, &accuracy, &store)?),
+        (DOCUMENT, with_tables(&document, &accuracy, &store, &memory)?),
         ("docs/wrongly.svg", charts::wrongly(&accuracy)?),
         ("docs/memory.svg", charts::memory(&store)?),
         ("docs/boundary.svg", charts::boundary()?),
     ])
 }
 
-fn with_tables(document: &str, accuracy: &Record, store: &Record) -> Result<String> {
+fn with_tables(document: &str, accuracy: &Record, store: &Record, memory: &Record) -> Result<String> {
     let (before, rest) = document.split_once(BEGIN).with_context(|| format!("{DOCUMENT} lacks {BEGIN}"))?;
     let (_, after) = rest.split_once(END).with_context(|| format!("{DOCUMENT} lacks {END}"))?;
     for algorithm in ALGORITHMS {
-        let all = accuracy.row(algorithm).is_some() && store.row(&format!("{algorithm}/redis")).is_some();
+        let all = [accuracy, memory].iter().all(|record| record.row(algorithm).is_some())
+            && store.row(&format!("{algorithm}/redis")).is_some();
         ensure!(all, "the records lack {algorithm}");
     }
-    let (exact, costs) = (tables::recorded_accuracy(accuracy), tables::recorded_store(store));
-    let (of_accuracy, of_store) = (origin(accuracy), origin(store));
-    Ok(format!("{before}{BEGIN}\n\n{exact}\n\n{of_accuracy}\n\n{costs}\n\n{of_store}\n\n{END}{after}"))
+    let shown = [
+        (tables::recorded_accuracy(accuracy), accuracy),
+        (tables::recorded_store(store), store),
+        (tables::recorded_memory(memory), memory),
+    ];
+    let shown: String =
+        shown.iter().map(|(table, record)| format!("{table}\n\n{}\n\n", origin(record))).collect();
+    Ok(format!("{before}{BEGIN}\n\n{shown}{END}{after}"))
 }
 
 /// Where figures come from.

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`accuracy`] | how often each algorithm judges wrongly |
 //! | [`store`] | how many decisions a second the shim gives, and how fast |
+//! | [`memory`] | what a million subjects take of Redis |
 //! | [`limits`] | the limit that is measured, kept by each algorithm |
 //! | [`record`] | what a run leaves behind: figures with their machine and commit |
 //! | [`tables`] | what a run says to people |
@@ -17,6 +18,7 @@
 pub mod accuracy;
 pub mod documents;
 pub mod limits;
+pub mod memory;
 pub mod ordinary;
 pub mod record;
 pub mod store;

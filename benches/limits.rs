@@ -9,6 +9,14 @@ use lanekeeper_engine::window::{Algorithm, Offset, Window, WindowError};
 pub const ALGORITHMS: [&str; 5] =
     ["sliding_window", "sliding_log", "sliding_counter", "token_bucket", "fixed_window"];
 
+/// The limit of ordinary size: 100 a minute and 1000 an hour.
+pub fn ordinary(algorithm: &str) -> Result<[Window; 2], WindowError> {
+    Ok([
+        window(algorithm, 100, Duration::from_secs(60))?,
+        window(algorithm, 1000, Duration::from_secs(3600))?,
+    ])
+}
+
 /// `limit` requests per `per`, kept by the algorithm of this name; a token bucket holds as many as refill in `per`.
 pub fn window(algorithm: &str, limit: u32, per: Duration) -> Result<Window, WindowError> {
     let algorithm = match algorithm {

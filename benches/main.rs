@@ -9,6 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use lanekeeper_benches::accuracy::{self, Accuracy, Size};
 use lanekeeper_benches::documents;
+use lanekeeper_benches::limits::ALGORITHMS;
+use lanekeeper_benches::memory::{self, Memory};
 use lanekeeper_benches::record::{Record, Row};
 use lanekeeper_benches::store::{self, Speed};
 use lanekeeper_benches::tables;
@@ -26,6 +28,8 @@ enum Question {
     Accuracy(How),
     /// How many decisions a second does the shim give, how fast, and at what memory?
     Store(How),
+    /// What do a million subjects take of Redis?
+    Memory(How),
     /// What do the recorded runs say? Written and drawn anew in the documents.
     Documents,
 }
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
     let outcome = match Bench::parse().question {
         Question::Accuracy(how) => measure_accuracy(&how),
         Question::Store(how) => measure_store(&how),
+        Question::Memory(how) => measure_memory(&how),
         Question::Documents => documents::write(),
     };
     match outcome {
@@ -80,6 +85,22 @@ fn measure_store(how: &How) -> Result<()> {
         println!("missed: {missed}");
     }
     finish("store", measured.iter().map(Speed::row).collect(), how, began)
+}
+
+fn measure_memory(how: &How) -> Result<()> {
+    let size = if how.short { memory::Size::SHORT } else { memory::Size::FULL };
+    let began = Instant::now();
+    let bar = progress(size.requests());
+    let mut measured = Vec::new();
+    for algorithm in ALGORITHMS {
+        let subjects = size.subjects(algorithm);
+        bar.suspend(|| eprintln!("{algorithm}: {subjects} subjects ask"));
+        measured.push(Memory::of(algorithm, subjects, &|requests| bar.inc(requests))?);
+    }
+    bar.finish_and_clear();
+    println!("{}", tables::memory(&measured));
+    finish("memory", measured.iter().map(Memory::row).collect(), how, began)?;
+    held(measured.iter().filter_map(Memory::broken_promise))
 }
 
 /// On a terminal; elsewhere nothing is drawn.

@@ -27,6 +27,7 @@ use self::ceiling::Ceiling;
 use self::cores::{Cores, on_core};
 use self::question::Question;
 use crate::limits::ALGORITHMS;
+use crate::memory::used_bytes;
 use crate::record::Row;
 
 /// The least share of the ceiling that is the goal.
@@ -205,7 +206,7 @@ impl Bench {
         // what the first batch makes either way
         asker.ask(question, &(self.size.held..self.size.held + 64).collect::<Vec<_>>())?;
         let memory = || match backend {
-            Backend::Redis => self.redis_bytes(),
+            Backend::Redis => used_bytes(&self.redis),
             Backend::Embedded => resident_bytes(&shim),
         };
         let before = memory()?;
@@ -214,12 +215,6 @@ impl Bench {
             asker.ask(question, batch)?;
         }
         Ok(memory()?.saturating_sub(before) as f64 / self.size.held as f64)
-    }
-
-    fn redis_bytes(&self) -> Result<u64> {
-        let info: String = redis::cmd("INFO").arg("memory").query(&mut self.redis.connect()?)?;
-        let used = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
-        Ok(used.context("redis does not say what it uses")?.trim().parse()?)
     }
 
     fn forget_all(&self) -> Result<()> {

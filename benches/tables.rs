@@ -4,7 +4,8 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
 use crate::accuracy::{Accuracy, CLOUDFLARE_WRONG, Demand};
-use crate::record::Record;
+use crate::memory::Memory;
+use crate::record::{Record, Row};
 use crate::store::Speed;
 
 /// What each algorithm got wrong.
@@ -56,6 +57,15 @@ pub fn store(measured: &[Speed]) -> String {
     )
 }
 
+/// What subjects take.
+pub fn memory(measured: &[Memory]) -> String {
+    let rows: Vec<Row> = measured.iter().map(Memory::row).collect();
+    format!(
+        "One limit of two windows, 100/1m and 1000/1h, of which each subject used little.\n\n{}\n",
+        subjects(&rows)
+    )
+}
+
 /// The figures of a recorded run, with names that a reader understands.
 pub fn recorded_accuracy(record: &Record) -> String {
     let mut table = table(&[
@@ -97,6 +107,24 @@ pub fn recorded_store(record: &Record) -> String {
             format!("{:.2} / {:.2} ms", row.figure("p50_ms"), row.figure("p99_ms")),
             format!("{:.0}", row.figure("bytes_per_subject")),
             busy,
+        ]);
+    }
+    table.to_string()
+}
+
+/// The same of what subjects take.
+pub fn recorded_memory(record: &Record) -> String {
+    subjects(&record.rows)
+}
+
+fn subjects(rows: &[Row]) -> String {
+    let mut table = table(&["algorithm", "subjects", "`used_memory`, MB", "bytes per subject"]);
+    for row in rows {
+        table.add_row([
+            quoted(&row.case),
+            format!("{:.0}", row.figure("subjects")),
+            format!("{:.1}", row.figure("used_memory_mb")),
+            format!("{:.0}", row.figure("bytes_per_subject")),
         ]);
     }
     table.to_string()

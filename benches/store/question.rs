@@ -3,8 +3,6 @@
 //! Writing and reading JSON for each decision would cost whoever asks as much as the shim, on the shim's own core. So
 //! the bytes are made once for each length of a batch, and only the subjects' digits are written anew.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use lanekeeper_engine::window::Window;
 use lanekeeper_engine::wire::{Check, DECIDE_PATH, DecideRequest, KeyCheck, Operation, VERSION};
@@ -36,10 +34,7 @@ struct Template {
 impl Question {
     /// For one limit of two windows, 100 a minute and 1000 an hour.
     pub(super) fn new(algorithm: &str) -> Result<Self> {
-        Self::of(&[
-            limits::window(algorithm, 100, Duration::from_secs(60))?,
-            limits::window(algorithm, 1000, Duration::from_secs(3600))?,
-        ])
+        Self::of(&limits::ordinary(algorithm)?)
     }
 
     pub(super) fn of(windows: &[Window]) -> Result<Self> {

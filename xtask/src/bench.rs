@@ -28,6 +28,13 @@ pub(crate) enum Question {
     /// half load; a miss is said, and is no error. Takes three minutes, and two cores of its own: on a machine that does
     /// something else too, give it precedence with `sudo chrt --fifo 1 cargo xtask bench store`.
     Store(How),
+    /// What do a million subjects take of Redis?
+    ///
+    /// A million quiet users of one limit of two windows, 100 a minute and 1000 an hour, ask a Redis through the
+    /// shim's store, one to three times each, and what its `used_memory` grew by is taken; then 125,000 of them under
+    /// each of the other algorithms. Ends with an error where a million subjects of `sliding_window` take 250 MB or
+    /// more. Takes two to three minutes, and half a gigabyte of memory.
+    Memory(How),
     /// Write and draw anew what docs/algorithms.md shows, from the runs in benches/recorded.
     ///
     /// After a change of how they are shown; `--record` does it by itself.
@@ -60,6 +67,10 @@ pub(crate) fn run(workspace: &Workspace, question: &Question) -> Result<()> {
                 .env("LANEKEEPER_REDIS_SERVER", step("redis", redis::find)?)
                 .env("LANEKEEPER_REDIS_BENCHMARK", benchmark);
             how.tell(bench.arg("store"), workspace);
+        }
+        Question::Memory(how) => {
+            bench.env("LANEKEEPER_REDIS_SERVER", step("redis", redis::find)?);
+            how.tell(bench.arg("memory"), workspace);
         }
         Question::Documents => {
             bench.arg("documents");

@@ -56,17 +56,6 @@ async fn a_million_quiet_subjects_would_fit_into_250_megabytes() {
     assert!(each * 1_000_000 < A_MILLION_TAKE, "a subject takes {each} bytes");
 }
 
-/// The number in ARCHITECTURE.md is from here.
-#[tokio::test]
-#[ignore = "takes minutes: cargo test -p lanekeeper-tests --release --test shim -- --ignored --nocapture a_million"]
-async fn a_million_quiet_subjects_fit_into_250_megabytes() {
-    let redis = Redis::start().unwrap();
-    let store = RedisStore::open(&redis.url(), PATIENT).unwrap();
-    let each = bytes_per_subject(&redis, &store, 1_000_000).await;
-    println!("a million subjects take {each} MB");
-    assert!(each * 1_000_000 < A_MILLION_TAKE, "a subject takes {each} bytes");
-}
-
 /// Has a Redis use 85 % of what it may use, most of it for this key, which is not ours.
 fn fill(redis: &Redis, key: &str) {
     run::<()>(redis, &["SET", key, &"x".repeat(8_000_000)]);
