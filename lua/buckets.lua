@@ -26,6 +26,13 @@ local SMALLEST_READ, LARGEST_READ = 1, 256
 -- Lua hands over only some thousand arguments at once.
 local MOST_ARGUMENTS = 1000
 
+-- Calls a command with all of these, in as many runs as it takes.
+local function call_with(command, key, arguments)
+  for i = 1, #arguments, MOST_ARGUMENTS do
+    redis.call(command, key, unpack(arguments, i, math.min(i + MOST_ARGUMENTS - 1, #arguments)))
+  end
+end
+
 local function text(number)
   return string.format('%.0f', number)
 end

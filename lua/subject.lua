@@ -54,13 +54,6 @@ local function open_subject(key, at)
   return subject, next_at
 end
 
--- Calls a command with all of these, in as many runs as it takes.
-local function call_with(command, key, arguments)
-  for i = 1, #arguments, MOST_ARGUMENTS do
-    redis.call(command, key, unpack(arguments, i, math.min(i + MOST_ARGUMENTS - 1, #arguments)))
-  end
-end
-
 local function save(subject)
   local values, size = {'t', text(subject.seen), 'e', text(subject.expires_ms)}, 4
   for _, window in ipairs(subject.windows) do

@@ -6,6 +6,7 @@
 --   read      takes the text of its field, none if it is fresh
 --   open      takes the two values of its arguments, the second as text
 --   settle    brings it up to a moment
+--   walk, leaves_at    what counts, the oldest first: where it stands and how much; and when what stands there leaves
 --   wait      us until a cost fits
 --   charge    counts a cost; returns the moment from which the charge says nothing any more, us
 --   uncharge  takes a charge back, as far as it is still counted
@@ -15,7 +16,7 @@
 
 -- Sliding windows. A bucket counts as long as no more than `behind` lie between it and the current one.
 
-local sliding = {read = buckets.read, text = buckets.text}
+local sliding = {read = buckets.read, text = buckets.text, walk = buckets.walk}
 
 function sliding.open(window, per, number_of_buckets)
   window.behind = tonumber(number_of_buckets)
@@ -39,7 +40,7 @@ function sliding.wait(window, seen, cost)
   if over <= 0 then
     return 0
   end
-  for index, count in buckets.walk(window) do
+  for index, count in window.algorithm.walk(window) do
     over, free_at = over - count, window.algorithm.leaves_at(window, index)
     if over <= 0 then
       break
@@ -100,6 +101,19 @@ local function entries(window)
   end
 end
 
+-- What counts, the oldest first: date, count.
+function log.walk(window)
+  local next_entry = entries(window)
+  return function()
+    local _, date, count = next_entry()
+    return date, count
+  end
+end
+
+function log.leaves_at(window, date)
+  return date + window.per
+end
+
 function log.settle(window, seen)
   if window.total == 0 or window.first + window.per > seen then
     return
@@ -113,20 +127,6 @@ function log.settle(window, seen)
     table.insert(window.stale, numbered_field(window.name, number))
   end
   window.oldest = window.next_number
-end
-
-function log.wait(window, seen, cost)
-  local over, free_at = window.total + cost - window.capacity, seen
-  if over <= 0 then
-    return 0
-  end
-  for _, date, count in entries(window) do
-    over, free_at = over - count, date + window.per
-    if over <= 0 then
-      break
-    end
-  end
-  return free_at - seen
 end
 
 function log.charge(window, dated, cost)
@@ -143,15 +143,13 @@ function log.charge(window, dated, cost)
   end
   table.insert(values, numbered_field(window.name, number))
   table.insert(values, text(dated) .. ' ' .. text(cost))
-  for i = 1, #values, MOST_ARGUMENTS do
-    redis.call('HSET', window.key, unpack(values, i, math.min(i + MOST_ARGUMENTS - 1, #values)))
-  end
+  call_with('HSET', window.key, values)
   if number == window.oldest then
     window.first = dated
   end
   window.total, window.next_number = window.total + cost, window.next_number + 1
   window.last = math.max(window.last, dated)
-  return dated + window.per
+  return log.leaves_at(window, dated)
 end
 
 -- The entries dated at `dated` lose what goes back, and those that lose all go: what follows them moves up.
@@ -178,9 +176,7 @@ function log.uncharge(window, dated, cost)
     table.insert(values, newest_first[i])
     number = number + 1
   end
-  for i = 1, #values, MOST_ARGUMENTS do
-    redis.call('HSET', window.key, unpack(values, i, math.min(i + MOST_ARGUMENTS - 1, #values)))
-  end
+  call_with('HSET', window.key, values)
   for gone = number, window.next_number - 1 do
     table.insert(window.stale, numbered_field(window.name, gone))
   end
@@ -191,7 +187,7 @@ function log.uncharge(window, dated, cost)
 end
 
 function log.reset(window, seen)
-  return window.total == 0 and 0 or window.first + window.per - seen
+  return window.total == 0 and 0 or log.leaves_at(window, window.first) - seen
 end
 
 function log.text(window)

@@ -21,7 +21,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use tokio::runtime::Runtime;
 
-use crate::support::{HOUR, PATIENT, bucket, counter, fixed, log, sliding, zoned};
+use crate::support::{HOUR, bucket, counter, fixed, log, ready_store, sliding, zoned};
 
 const KEYS: usize = 4;
 
@@ -191,15 +191,7 @@ struct Side {
 impl Side {
     fn start(redis: Redis) -> Self {
         let runtime = Runtime::new().unwrap();
-        let store = {
-            let _runtime = runtime.enter();
-            RedisStore::open(&redis.url(), PATIENT).unwrap()
-        };
-        runtime.block_on(async {
-            while store.ready().await.is_err() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        });
+        let store = runtime.block_on(ready_store(&redis));
         Self { runtime, store, cases: AtomicU64::new(0), _redis: redis }
     }
 

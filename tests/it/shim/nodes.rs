@@ -9,7 +9,7 @@ use lanekeeper_shim::redis::RedisStore;
 use lanekeeper_shim::store::Store;
 use lanekeeper_tests::redis::Redis;
 
-use crate::support::{HOUR, PATIENT, Shim, batch, check, shim_on_redis, sliding};
+use crate::support::{HOUR, PATIENT, Shim, batch, check, ready_store, shim_on_redis, sliding};
 
 impl Shim {
     /// What it says to a node that asks.
@@ -54,10 +54,7 @@ async fn a_store_of_one_shim_counts_whom_that_shim_hears() {
 #[tokio::test]
 async fn a_node_that_was_not_told_of_for_its_life_does_not_count() {
     let redis = Redis::start().unwrap();
-    let store = RedisStore::open(&redis.url(), PATIENT).unwrap();
-    while store.ready().await.is_err() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let store = ready_store(&redis).await;
     assert_eq!(store.count_nodes(&[1, u64::MAX], HOUR).await, Ok(2));
     assert_eq!(store.count_nodes(&[1, 3], HOUR).await, Ok(3));
     let gone = async {

@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use lanekeeper_engine::wire::{Check, CheckAnswer, Operation};
 use lanekeeper_shim::memory::MemoryStore;
-use lanekeeper_shim::redis::RedisStore;
 use lanekeeper_shim::store::Store;
 use lanekeeper_tests::redis::Redis;
 use lanekeeper_tests::redis::cluster::Cluster;
 use tokio::task::JoinSet;
 
-use super::support::{HOUR, PATIENT, check, sliding};
+use super::support::{HOUR, check, sliding, store_at};
 
 const CALLERS: usize = 1000;
 const BATCH: usize = 10;
@@ -60,17 +59,9 @@ async fn admitted_by_two_calls(store: &Arc<dyn Store>) -> usize {
     callers.join_all().await.into_iter().filter(|admitted| *admitted).count()
 }
 
-async fn store_at(url: &str) -> Arc<dyn Store> {
-    let store: Arc<dyn Store> = Arc::new(RedisStore::open(url, PATIENT).unwrap());
-    while store.ready().await.is_err() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    store
-}
-
 async fn on_redis() -> (Arc<dyn Store>, Redis) {
     let redis = Redis::start().unwrap();
-    (store_at(&redis.url()).await, redis)
+    (Arc::new(store_at(&redis.url()).await) as Arc<dyn Store>, redis)
 }
 
 async fn admits_exactly_the_limit(store: Arc<dyn Store>) {
@@ -98,7 +89,7 @@ async fn a_thousand_at_once_on_redis_are_a_hundred_in_every_round() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_at_once_on_a_cluster_are_a_hundred_in_every_round() {
     let cluster = Cluster::start().unwrap();
-    admits_exactly_the_limit(store_at(&cluster.url()).await).await;
+    admits_exactly_the_limit(Arc::new(store_at(&cluster.url()).await) as Arc<dyn Store>).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
 use crate::hash::Counted;
-use crate::support::{HOUR, PATIENT, allowed, check, left, sliding};
+use crate::support::{HOUR, PATIENT, allowed, check, left, sliding, until_ready};
 
 fn failed(error: StoreError) -> CheckAnswer {
     CheckAnswer::Failed { error }
@@ -24,16 +24,6 @@ fn failed(error: StoreError) -> CheckAnswer {
 async fn ask(store: &RedisStore, check: Check) -> CheckAnswer {
     until_ready(store).await;
     store.decide(&[check], Duration::ZERO).await.remove(0)
-}
-
-/// Until it has connected, nothing is asked.
-async fn until_ready(store: &RedisStore) {
-    let ready = async {
-        while store.ready().await.is_err() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(PATIENT, ready).await.expect("it connects");
 }
 
 /// What the script says of one that is taken of a window of ten: its clock, that it is allowed, the latest moment seen,

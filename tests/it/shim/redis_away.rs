@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::support::{HOUR, PATIENT, Shim, allowed, batch, check, left, shim_on_redis, sliding};
+use crate::support::{HOUR, PATIENT, Shim, allowed, batch, check, left, shim_on_redis, sliding, store_at};
 
 #[tokio::test]
 async fn fails_at_once_while_redis_is_away_and_works_when_it_is_back() {
@@ -127,10 +127,7 @@ async fn a_redis_with_much_to_do_is_slow_and_not_away() {
     let is_slow = Arc::new(AtomicBool::new(false));
     // longer than a sign of life may take
     let url = slow_way(&redis, Arc::clone(&is_slow), Duration::from_millis(1200)).await;
-    let store = Arc::new(RedisStore::open(&url, PATIENT).unwrap());
-    while store.ready().await.is_err() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let store = Arc::new(store_at(&url).await);
     is_slow.store(true, Ordering::Relaxed);
     let mut callers = JoinSet::new();
     // through two signs of life

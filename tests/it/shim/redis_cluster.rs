@@ -14,17 +14,15 @@ use lanekeeper_tests::redis::tls::Ca;
 use tokio::task::JoinSet;
 
 use crate::hash::{Counted, Hash};
-use crate::support::{HOUR, PATIENT, SECOND, Shim, allowed, bucket, check, left, rejected, sliding};
+use crate::support::{
+    HOUR, PATIENT, SECOND, Shim, allowed, bucket, check, left, rejected, sliding, store_at,
+};
 
 /// Keys in the slots of the first, the second and the third node.
 const KEYS: [&str; 3] = ["{b}", "{c}", "{a}"];
 
 async fn store_on(cluster: &Cluster) -> Arc<RedisStore> {
-    let store = RedisStore::open(&cluster.url(), PATIENT).unwrap();
-    while store.ready().await.is_err() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    Arc::new(store)
+    Arc::new(store_at(&cluster.url()).await)
 }
 
 fn node_of<'a>(cluster: &'a Cluster, key: &str) -> (usize, &'a Node, u16) {

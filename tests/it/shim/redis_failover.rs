@@ -8,11 +8,12 @@ use lanekeeper_engine::window::Window;
 use lanekeeper_engine::wire::CheckAnswer;
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::redis::{RedisStore, Taken};
-use lanekeeper_shim::store::Store;
 use lanekeeper_tests::redis::Redis;
 use lanekeeper_tests::redis::sentinel::{Setup, Watched};
 
-use crate::support::{HOUR, MINUTE, PATIENT, Shim, check, every_algorithm, left, rejected, sliding};
+use crate::support::{
+    HOUR, MINUTE, PATIENT, Shim, check, every_algorithm, left, rejected, sliding, until_ready,
+};
 
 const LIMIT: u32 = 10;
 
@@ -23,15 +24,6 @@ fn run<T: redis::FromRedisValue>(redis: &Redis, words: &[&str]) -> T {
 async fn take_one(store: &RedisStore, key: &str, window: &Window) -> Taken {
     let check = check(&[(key, 1, std::slice::from_ref(window))]);
     store.take_with_time(&[check], Duration::ZERO).await.remove(0).unwrap()
-}
-
-async fn until_ready(store: &RedisStore) {
-    let ready = async {
-        while store.ready().await.is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENT, ready).await.expect("there is a master");
 }
 
 /// A subject of the engine's, which is asked what the store is asked.

@@ -120,6 +120,12 @@ async fn answers_for_windows_that_pass_while_the_script_runs() {
     assert!(keys.iter().all(|key| (1..=2000).contains(&key.windows[0].reset_us)));
 }
 
+/// Three tokens of `k` that were charged at `at`, to be spent within a second.
+fn three_back(at: Timestamp, windows: &[Window]) -> KeyReturn {
+    let dated_us = at.plus(SECOND).as_micros();
+    KeyReturn { key: "k".into(), shards: 1, shard: 0, tokens: 3, dated_us, id: 1, windows: windows.to_vec() }
+}
+
 #[tokio::test]
 async fn a_return_leaves_expiry_as_it_is() {
     let redis = Redis::start().unwrap();
@@ -127,17 +133,7 @@ async fn a_return_leaves_expiry_as_it_is() {
     let windows = [sliding(9, HOUR), log(9, MINUTE), bucket(9, HOUR, 9)];
     let at = take_one(&store, "k", 3, &windows, SECOND).await.at;
     let before = run(&redis, &["PEXPIRETIME", "k"]);
-    let dated_us = at.plus(SECOND).as_micros();
-    let back = KeyReturn {
-        key: "k".into(),
-        shards: 1,
-        shard: 0,
-        tokens: 3,
-        dated_us,
-        id: 1,
-        windows: windows.into(),
-    };
-    assert_eq!(store.give_back(&[back]).await, [Returned::Tokens(3)]);
+    assert_eq!(store.give_back(&[three_back(at, &windows)]).await, [Returned::Tokens(3)]);
     assert_eq!(run(&redis, &["PEXPIRETIME", "k"]), before, "its windows are fresh sooner than it goes");
 }
 
@@ -231,17 +227,7 @@ async fn what_has_expired_is_not_made_again_by_a_return() {
     let windows = [sliding(9, HOUR), log(9, HOUR), bucket(9, HOUR, 9)];
     let at = take_one(&store, "k", 3, &windows, SECOND).await.at;
     run(&redis, &["DEL", "k"]);
-    let dated_us = at.plus(SECOND).as_micros();
-    let back = KeyReturn {
-        key: "k".into(),
-        shards: 1,
-        shard: 0,
-        tokens: 3,
-        dated_us,
-        id: 1,
-        windows: windows.into(),
-    };
-    assert_eq!(store.give_back(&[back]).await, [Returned::Tokens(0)]);
+    assert_eq!(store.give_back(&[three_back(at, &windows)]).await, [Returned::Tokens(0)]);
     assert_eq!(run(&redis, &["EXISTS", "k"]), redis::Value::Int(0));
 }
 

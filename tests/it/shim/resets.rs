@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use lanekeeper_engine::wire::{CheckAnswer, KeyReturn, MAX_SPEND_WITHIN, Returned};
 use lanekeeper_shim::memory::MemoryStore;
-use lanekeeper_shim::redis::RedisStore;
 use lanekeeper_shim::store::Store;
 use lanekeeper_tests::redis::Redis;
 
-use crate::support::{HOUR, PATIENT, allowed, bucket, check, counter, fixed, log, rejected, sliding};
+use crate::support::{HOUR, allowed, bucket, check, counter, fixed, log, ready_store, rejected, sliding};
 
 /// A return of what was granted before a reset comes after it, and others were charged meanwhile.
 async fn gives_nothing_back_that_was_granted_before(store: &dyn Store) {
@@ -36,10 +35,7 @@ async fn a_late_return_takes_nothing_from_whom_the_embedded_store_charged_after_
 #[tokio::test]
 async fn a_late_return_takes_nothing_from_whom_redis_charged_after_a_reset() {
     let redis = Redis::start().unwrap();
-    let store = RedisStore::open(&redis.url(), PATIENT).unwrap();
-    while store.ready().await.is_err() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let store = ready_store(&redis).await;
     gives_nothing_back_that_was_granted_before(&store).await;
     let mut connection = redis.connect().unwrap();
     let (reset, unknown) = ("k:{reset}".to_owned(), "k:{unknown}".to_owned());

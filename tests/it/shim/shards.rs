@@ -11,7 +11,6 @@ use lanekeeper_engine::units::Timestamp;
 use lanekeeper_engine::window::Window;
 use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, KeyReturn, Returned, StoreError};
 use lanekeeper_shim::memory::MemoryStore;
-use lanekeeper_shim::redis::RedisStore;
 use lanekeeper_shim::shards::Sharded;
 use lanekeeper_shim::store::{Answering, NotReady, Store};
 use lanekeeper_tests::redis::Redis;
@@ -19,7 +18,7 @@ use lanekeeper_tests::redis::cluster::Cluster;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    HOUR, MINUTE, PATIENT, SECOND, allowed, bucket, check, counter, fixed, log, rejected, sliding,
+    HOUR, MINUTE, SECOND, allowed, bucket, check, counter, fixed, log, rejected, sliding, store_at,
 };
 
 fn spread(key: &str, shards: u16, cost: u32, windows: &[Window]) -> KeyCheck {
@@ -34,15 +33,8 @@ async fn ask(store: &dyn Store, key: KeyCheck) -> CheckAnswer {
     store.decide(&one(key), Duration::ZERO).await.remove(0)
 }
 
-async fn until_ready(store: impl Store) -> Sharded {
-    while store.ready().await.is_err() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    Sharded::new(store)
-}
-
-fn redis_store(url: &str) -> RedisStore {
-    RedisStore::open(url, PATIENT).unwrap()
+async fn sharded_at(url: &str) -> Sharded {
+    Sharded::new(store_at(url).await)
 }
 
 /// An embedded store that counts what it is asked, and for which no time passes.
@@ -108,15 +100,15 @@ async fn admits_exactly_the_limit_to_a_thousand_callers_on_the_embedded_store() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn admits_exactly_the_limit_to_a_thousand_callers_on_redis() {
     let redis = Redis::start().unwrap();
-    let (first, second) = (redis_store(&redis.url()), redis_store(&redis.url()));
-    admits_exactly_the_limit(vec![until_ready(first).await, until_ready(second).await]).await;
+    let shims = vec![sharded_at(&redis.url()).await, sharded_at(&redis.url()).await];
+    admits_exactly_the_limit(shims).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn admits_exactly_the_limit_to_a_thousand_callers_on_a_cluster() {
     let cluster = Cluster::start().unwrap();
-    let (first, second) = (redis_store(&cluster.url()), redis_store(&cluster.url()));
-    admits_exactly_the_limit(vec![until_ready(first).await, until_ready(second).await]).await;
+    let shims = vec![sharded_at(&cluster.url()).await, sharded_at(&cluster.url()).await];
+    admits_exactly_the_limit(shims).await;
 }
 
 #[tokio::test]
@@ -256,7 +248,7 @@ fn keys_of_commands(redis: &Redis, lines: usize, during: impl FnOnce()) -> Vec<V
 fn no_store_key_gets_more_than_a_tenth_of_the_commands() {
     let redis = Redis::start().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let store = runtime.block_on(async { until_ready(redis_store(&redis.url())).await });
+    let store = runtime.block_on(sharded_at(&redis.url()));
     let windows = [sliding(6000, MINUTE), sliding(200_000, HOUR)];
     let global = [sliding(1_000_000, MINUTE)];
     // A fixed generator: four of five requests come from a thousand users, the others from a hundred thousand.

@@ -110,13 +110,26 @@ pub(crate) async fn metric(client: &Client, url: &str, series: &str) -> f64 {
     tokio::time::timeout(PATIENT, shown).await.unwrap_or_else(|_| panic!("no {series} among the metrics"))
 }
 
+/// Waits until a store answers.
+pub(crate) async fn until_ready(store: &impl Store) {
+    let ready = async {
+        while store.ready().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENT, ready).await.expect("the store does not answer");
+}
+
+/// A store at `url`, and ready.
+pub(crate) async fn store_at(url: &str) -> RedisStore {
+    let store = RedisStore::open(url, PATIENT).unwrap();
+    until_ready(&store).await;
+    store
+}
+
 /// A store on `redis`, and ready.
 pub(crate) async fn ready_store(redis: &Redis) -> RedisStore {
-    let store = RedisStore::open(&redis.url(), PATIENT).unwrap();
-    while store.ready().await.is_err() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    store
+    store_at(&redis.url()).await
 }
 
 /// A shim in front of a Redis of its own, and ready.
