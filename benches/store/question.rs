@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 use lanekeeper_engine::window::Window;
-use lanekeeper_engine::wire::{Check, DECIDE_PATH, DecideRequest, KeyCheck, Operation, VERSION};
+use lanekeeper_engine::wire::{Check, DECIDE_PATH, DecideRequest, KeyCheck};
 
 use crate::limits;
 
@@ -69,17 +69,9 @@ pub(super) fn key(subject: &str) -> String {
 
 impl Template {
     fn new(checks: usize, windows: &[Window]) -> Result<Self> {
-        let key = KeyCheck {
-            key: key(SUBJECT),
-            operation: Operation::Take,
-            cost: 1,
-            at_least: None,
-            shards: 1,
-            windows: windows.to_vec(),
-        };
-        let check = Check { keys: vec![key] };
+        let check = Check { keys: vec![KeyCheck::take(key(SUBJECT), 1, windows)] };
         let checks = vec![check; checks];
-        let batch = DecideRequest { version: VERSION, spend_within_ms: SPEND_WITHIN_MS, node: None, checks };
+        let batch = DecideRequest::new(SPEND_WITHIN_MS, checks);
         let body = serde_json::to_string(&batch)?;
         let request = format!(
             "POST {DECIDE_PATH} HTTP/1.1\r\nhost: lanekeeper\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",

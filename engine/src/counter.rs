@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::lease::{Lease, LeaseAsk};
 use crate::units::Timestamp;
 use crate::window::{Algorithm, Tally, TokenBucket, Weighted, Window};
 use crate::wire::Operation;
@@ -65,14 +66,16 @@ pub struct Ask {
     pub operation: Operation,
     /// How much is wanted; at most the capacity of each window.
     pub cost: u32,
-    /// With how much less the asker is content; 1 to `cost`.
+    /// How much there has to be: 1 to `cost`, or 1 where the cost is nothing.
     pub at_least: u32,
+    /// What is wanted in advance.
+    pub lease: Option<LeaseAsk>,
 }
 
 impl Ask {
     /// All of `cost` or nothing.
     pub fn take(cost: u32) -> Self {
-        Self { operation: Operation::Take, cost, at_least: cost }
+        Self { operation: Operation::Take, cost, at_least: cost, lease: None }
     }
 
     /// Whether all of `cost` would be granted.
@@ -108,6 +111,8 @@ pub struct KeyVerdict {
     pub granted: u32,
     /// When, by the subject's own time.
     pub at: Timestamp,
+    /// What was charged in advance.
+    pub lease: Option<Lease>,
     /// One for each window.
     pub windows: Vec<WindowVerdict>,
 }
@@ -119,22 +124,22 @@ pub struct KeyVerdict {
 pub fn decide(charges: &mut [Charge<'_>], buckets: u32, now: Timestamp, spend_within: Duration) -> Decision {
     let settle_and_ask = |charge: &mut Charge<'_>| {
         charge.counters.settle(charge.windows, buckets, now);
-        charge.counters.room(charge.windows).min(charge.ask.cost)
+        charge.counters.room(charge.windows)
     };
-    let mut granted: Vec<u32> = charges.iter_mut().map(settle_and_ask).collect();
-    let allowed = granted.iter().zip(&*charges).all(|(granted, charge)| *granted >= charge.ask.at_least);
-    if !allowed {
-        granted.fill(0);
-    }
-    let keys = charges.iter_mut().zip(granted).map(|(charge, granted)| {
+    let rooms: Vec<u32> = charges.iter_mut().map(settle_and_ask).collect();
+    let allowed = rooms.iter().zip(&*charges).all(|(room, charge)| *room >= charge.ask.at_least);
+    let keys = charges.iter_mut().zip(rooms).map(|(charge, room)| {
+        let granted = if allowed { room.min(charge.ask.cost) } else { 0 };
+        let mut lease = None;
         if allowed && charge.ask.operation == Operation::Take {
             charge.counters.charge(charge.windows, buckets, granted, spend_within);
+            lease = charge.ask.lease.and_then(|ask| charge.counters.lease(charge.windows, buckets, ask));
         }
         let wanted = if allowed { 0 } else { charge.ask.at_least };
         let at = charge.counters.seen;
         let behind = at.since(now);
         let verdicts = charge.counters.verdicts(charge.windows, buckets, wanted).into_iter();
-        KeyVerdict { granted, at, windows: verdicts.map(|verdict| verdict.as_told(behind)).collect() }
+        KeyVerdict { granted, at, lease, windows: verdicts.map(|verdict| verdict.as_told(behind)).collect() }
     });
     Decision { allowed, keys: keys.collect() }
 }
@@ -170,8 +175,19 @@ impl SubjectCounters {
         self.pairs(windows).map(|(window, counter)| counter.remaining(window, self.seen)).min().unwrap_or(0)
     }
 
-    /// Charges `cost` to every window, dated `spend_within` ahead. Counters must be settled.
+    /// Charges in advance what of `ask` fits, dated at its end. Counters must be settled.
+    fn lease(&mut self, windows: &[Window], buckets: u32, ask: LeaseAsk) -> Option<Lease> {
+        let remaining = self.pairs(windows).map(|(window, counter)| counter.remaining(window, self.seen));
+        let lease = ask.fit(windows.iter().zip(remaining), self.seen)?;
+        self.charge(windows, buckets, lease.tokens, lease.life());
+        Some(lease)
+    }
+
+    /// Charges `cost` to every window, dated `spend_within` ahead. Nothing happens where it costs nothing. Counters must be settled.
     pub fn charge(&mut self, windows: &[Window], buckets: u32, cost: u32, spend_within: Duration) {
+        if cost == 0 {
+            return;
+        }
         let dated = self.seen.plus(spend_within);
         for (window, counter) in windows.iter().zip(&mut self.counters) {
             match counter {

@@ -11,7 +11,7 @@
 //! | [`policy`] | what an operator wrote, checked once |
 //! | [`headers`], [`lane`] | what a request carries, and the lane that it drives in |
 //! | [`path`], [`matcher`], [`subject`] | what it calls, which limits concern it, and who is counted |
-//! | [`window`], [`counter`] | how a window is kept, and one decision over many of them |
+//! | [`window`], [`counter`], [`lease`] | how a window is kept, one decision over many of them, and what is charged in advance |
 //! | [`wire`] | the questions to the shim and its answers |
 //! | [`request`], [`answer`] | the way of a request, and what its client gets to see |
 //! | [`refusals`] | what need not be asked again |
@@ -23,6 +23,7 @@ pub mod circuit;
 pub mod counter;
 pub mod headers;
 pub mod lane;
+pub mod lease;
 pub mod local;
 pub mod matcher;
 pub mod path;

@@ -143,15 +143,16 @@ impl LocalCounters {
 
 /// The check with each window as a node keeps it.
 fn as_kept_here(check: &Check) -> Cow<'_, Check> {
-    let windows = || check.keys.iter().flat_map(|key| &key.windows);
+    let windows = || check.keys.iter().flat_map(|key| key.windows.iter());
     if windows().all(|window| is_kept_as_is(window.algorithm())) {
         return Cow::Borrowed(check);
     }
     let mut check = check.clone();
-    for window in check.keys.iter_mut().flat_map(|key| &mut key.windows) {
-        if !is_kept_as_is(window.algorithm()) {
-            *window = window.as_sliding();
-        }
+    let kept = |window: &Window| {
+        if is_kept_as_is(window.algorithm()) { window.clone() } else { window.as_sliding() }
+    };
+    for key in &mut check.keys {
+        key.windows = key.windows.iter().map(kept).collect();
     }
     Cow::Owned(check)
 }
@@ -169,7 +170,7 @@ fn as_all_nodes(key: &KeyCheck, nodes: NonZeroU32) -> Ask {
     let ask = key.ask();
     let most = key.windows.iter().map(Window::capacity).min().unwrap_or(1);
     let of_all = |cost: u32| cost.saturating_mul(nodes.get()).min(most.max(cost));
-    Ask { cost: of_all(ask.cost), at_least: of_all(ask.at_least), ..ask }
+    Ask { cost: of_all(ask.cost), at_least: of_all(ask.at_least), lease: None, ..ask }
 }
 
 /// What all nodes' counters say, in this node's share of them.
@@ -286,6 +287,7 @@ fn together(one: Ask, other: Ask) -> Ask {
         operation,
         cost: one.cost.saturating_add(other.cost),
         at_least: one.at_least.saturating_add(other.at_least),
+        lease: None,
     }
 }
 

@@ -5,6 +5,7 @@
 //! Lanes are resolved here too: each lane owns its limits, with what its own entries leave out taken from
 //! the normal ones, so that a request is judged without a second look-up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -254,7 +255,7 @@ pub struct Count {
     /// All must allow.
     pub keys: Vec<Key>,
     /// All must allow, for each key.
-    pub windows: Vec<Window>,
+    pub windows: Arc<[Window]>,
     /// For each key and window, in that order: its item in `RateLimit-Policy`.
     pub policy_items: Vec<Vec<PolicyItem>>,
     /// The subject whose hash tag all keys share; else each key has its own.

@@ -98,7 +98,7 @@ impl Refusals {
     fn subject(&self, key: &KeyCheck) -> u128 {
         let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
         key.key.hash(&mut hasher);
-        for window in &key.windows {
+        for window in key.windows.iter() {
             (window.unit(), window.limit(), window.capacity()).hash(&mut hasher);
         }
         hasher.finish128().as_u128()
@@ -138,7 +138,7 @@ impl Refusal {
 impl KeyAnswer {
     /// Of a key of which nothing is known.
     fn unknown() -> Self {
-        Self { granted: 0, at_us: 0, shard: 0, windows: Vec::new() }
+        Self { granted: 0, at_us: 0, shard: 0, lease: None, windows: Vec::new() }
     }
 }
 

@@ -150,7 +150,7 @@ mod tests {
                 .iter()
                 .map(|(name, sources)| Key { name: (*name).into(), sources: sources.clone() })
                 .collect(),
-            windows: Vec::new(),
+            windows: [].into(),
             policy_items: Vec::new(),
             hash_tag,
             cost: Cost::Fixed(1),

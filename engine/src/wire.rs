@@ -6,11 +6,13 @@
 //! What is said here is untrusted on both sides: the shim refuses a batch that does not fit the ranges below,
 //! and the plugin takes an answer of another shape for a failed store.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::counter::{Ask, Decision, KeyVerdict, WindowVerdict};
+use crate::lease::{Lease, LeaseAsk};
 use crate::window::Window;
 
 mod returns;
@@ -48,7 +50,10 @@ pub struct DecideRequest {
     /// The asker's own number, from an even draw, if it is one of the nodes that are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<u64>,
-    /// 1 to [`MAX_CHECKS`] questions.
+    /// Tokens that go back before anything is decided, at most [`MAX_RETURNS`]. Nobody hears what became of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub returns: Vec<KeyReturn>,
+    /// At most [`MAX_CHECKS`] questions, and none only beside returns.
     pub checks: Vec<Check>,
 }
 
@@ -80,7 +85,8 @@ pub struct KeyCheck {
     /// Whether it is charged.
     #[serde(default, skip_serializing_if = "is_take")]
     pub operation: Operation,
-    /// How much is asked for: at least 1, at most the capacity of each window.
+    /// How much is asked for: at least 1, at most the capacity of each window. 0 where only a lease is asked for, which
+    /// is rejected when nothing is left.
     pub cost: u32,
     /// With how much less the asker is content, 1 to `cost`; left out, with nothing less. As much of `cost` is
     /// granted as fits.
@@ -89,8 +95,11 @@ pub struct KeyCheck {
     /// Over how many store keys it is spread, 1 to [`MAX_SHARDS`]: each holds its part of every window's limit.
     #[serde(default = "unsharded", skip_serializing_if = "is_unsharded")]
     pub shards: u16,
+    /// What is to be charged in advance beside the cost, if that is allowed and charged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseAsk>,
     /// 1 to [`MAX_WINDOWS`] windows.
-    pub windows: Vec<Window>,
+    pub windows: Arc<[Window]>,
 }
 
 fn unsharded() -> u16 {
@@ -149,6 +158,9 @@ pub struct KeyAnswer {
     /// Of a key that is spread over several store keys: which of them answered.
     #[serde(default, skip_serializing_if = "is_first")]
     pub shard: u16,
+    /// What was charged in advance: its last moment is [`at_us`](Self::at_us) and its life together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
     /// One for each window, in their order.
     pub windows: Vec<WindowAnswer>,
 }
@@ -199,7 +211,13 @@ impl From<Decision> for CheckAnswer {
 impl From<KeyVerdict> for KeyAnswer {
     fn from(verdict: KeyVerdict) -> Self {
         let windows = verdict.windows.into_iter().map(WindowAnswer::from).collect();
-        Self { granted: verdict.granted, at_us: verdict.at.as_micros(), shard: 0, windows }
+        Self {
+            granted: verdict.granted,
+            at_us: verdict.at.as_micros(),
+            shard: 0,
+            lease: verdict.lease,
+            windows,
+        }
     }
 }
 
@@ -231,14 +249,24 @@ pub struct BatchError {
 }
 
 impl DecideRequest {
+    /// Questions of nobody who is counted as a node.
+    pub fn new(spend_within_ms: u32, checks: Vec<Check>) -> Self {
+        Self { version: VERSION, spend_within_ms, node: None, returns: Vec::new(), checks }
+    }
+
     /// Holds the batch to the ranges its fields name. What serde checks (types, windows) is not checked again.
     pub fn validate(&self) -> Result<(), BatchError> {
         check_version(self.version)?;
         if u128::from(self.spend_within_ms) > MAX_SPEND_WITHIN.as_millis() {
             return refuse("spend_within_ms".into(), format!("at most {}", MAX_SPEND_WITHIN.as_millis()));
         }
-        if self.checks.is_empty() || self.checks.len() > MAX_CHECKS {
-            return refuse("checks".into(), format!("1 to {MAX_CHECKS} are allowed"));
+        if self.returns.len() > MAX_RETURNS {
+            return refuse("returns".into(), format!("at most {MAX_RETURNS} are allowed"));
+        }
+        returns::validate_each(&self.returns)?;
+        let least = usize::from(self.returns.is_empty());
+        if !(least..=MAX_CHECKS).contains(&self.checks.len()) {
+            return refuse("checks".into(), format!("{least} to {MAX_CHECKS} are allowed"));
         }
         for (c, check) in self.checks.iter().enumerate() {
             if check.keys.is_empty() || check.keys.len() > MAX_KEYS {
@@ -292,27 +320,35 @@ fn check_store_key(key: &str, shards: u16, windows: &[Window]) -> Result<(), (&'
 
 impl KeyCheck {
     /// All of `cost` or nothing, from one store key.
-    pub fn take(key: impl Into<String>, cost: u32, windows: impl Into<Vec<Window>>) -> Self {
+    pub fn take(key: impl Into<String>, cost: u32, windows: impl Into<Arc<[Window]>>) -> Self {
         let (key, windows) = (key.into(), windows.into());
-        Self { key, operation: Operation::Take, cost, at_least: None, shards: 1, windows }
+        Self { key, operation: Operation::Take, cost, at_least: None, shards: 1, lease: None, windows }
     }
 
     /// The same question, with nothing charged.
     pub fn peek(self) -> Self {
-        Self { operation: Operation::Peek, ..self }
+        Self { operation: Operation::Peek, lease: None, ..self }
     }
 
     /// What it asks of the key's counters.
     pub fn ask(&self) -> Ask {
-        Ask { operation: self.operation, cost: self.cost, at_least: self.at_least.unwrap_or(self.cost) }
+        let at_least = self.at_least.unwrap_or(self.cost).max(1);
+        Ask { operation: self.operation, cost: self.cost, at_least, lease: self.lease }
     }
 
     fn validate(&self) -> Result<(), (&'static str, String)> {
         check_store_key(&self.key, self.shards, &self.windows)?;
         // the smallest of the parts that a key is spread over holds as much
         let most = self.windows.iter().map(Window::capacity).min().unwrap_or(0) / u32::from(self.shards);
-        if self.cost == 0 || self.cost > most {
-            return Err(("cost", format!("1 to {most} are allowed, what its windows can hold")));
+        let least = u32::from(self.lease.is_none());
+        if !(least..=most).contains(&self.cost) {
+            return Err(("cost", format!("{least} to {most} are allowed, what its windows can hold")));
+        }
+        if let Some(lease) = self.lease {
+            if self.operation == Operation::Peek {
+                return Err(("lease", "nothing is leased where nothing is charged".into()));
+            }
+            lease.validate()?;
         }
         if self.at_least.is_some_and(|least| least == 0 || least > self.cost) {
             return Err(("at_least", format!("1 to {} are allowed, what is asked for", self.cost)));
@@ -337,7 +373,9 @@ impl CheckAnswer {
             CheckAnswer::Allowed { keys } | CheckAnswer::Rejected { keys } => {
                 keys.len() == check.keys.len()
                     && keys.iter().zip(&check.keys).all(|(answer, key)| {
-                        answer.windows.len() == key.windows.len() && answer.granted <= key.cost
+                        answer.windows.len() == key.windows.len()
+                            && answer.granted <= key.cost
+                            && answer.lease.is_none_or(|lease| key.lease.is_some_and(|ask| lease.fits(ask)))
                     })
             }
         }

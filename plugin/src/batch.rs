@@ -15,9 +15,7 @@ use std::time::Duration;
 use lanekeeper_engine::refusals::Refusals;
 use lanekeeper_engine::request::{Account, Charge};
 use lanekeeper_engine::units::Timestamp;
-use lanekeeper_engine::wire::{
-    Check, CheckAnswer, DECIDE_PATH, DecideRequest, DecideResponse, MAX_CHECKS, VERSION,
-};
+use lanekeeper_engine::wire::{Check, CheckAnswer, DECIDE_PATH, DecideRequest, DecideResponse, MAX_CHECKS};
 
 use crate::host;
 use crate::metrics::CallEnd;
@@ -184,7 +182,8 @@ impl Batches {
         let charged = load.charges.into_iter().map(|charge| charge.check);
         let checks = charged.chain(load.streams.into_iter().flat_map(|waiter| waiter.checks)).collect();
         let spend_within_ms = u32::try_from(asking.timeout.as_millis()).unwrap_or(u32::MAX);
-        let question = DecideRequest { version: VERSION, spend_within_ms, node: Some(asking.node), checks };
+        let question =
+            DecideRequest { node: Some(asking.node), ..DecideRequest::new(spend_within_ms, checks) };
         // a question is made of texts and numbers, which always have a JSON form
         let body = serde_json::to_vec(&question).unwrap_or_default();
         let mut headers = vec![

@@ -149,6 +149,10 @@ async fn decide(State(app): State<Arc<App>>, body: Body) -> Result<Json<DecideRe
     let batch: DecideRequest = read(body)?;
     batch.validate().map_err(|error| Problem::of_field(error.field, error.problem))?;
     let spend_within = Duration::from_millis(batch.spend_within_ms.into());
+    if !batch.returns.is_empty() {
+        // whoever returns tokens has forgotten them: what the store cannot take back stays charged
+        app.store.give_back(&batch.returns).await;
+    }
     let answers = app.decide(&batch.checks, spend_within).await;
     let nodes = batch.node.and_then(|node| app.nodes.hear(node, &app.store));
     Ok(Json(DecideResponse { version: wire::VERSION, nodes, answers }))

@@ -17,7 +17,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lanekeeper_engine::window::Window;
@@ -266,6 +266,6 @@ fn part_of_return(key: &KeyReturn) -> Option<KeyReturn> {
     Some(KeyReturn { key: store_key(&key.key, key.shard), shards: 1, shard: 0, windows, ..key.clone() })
 }
 
-fn parts(windows: &[Window], shards: u16, shard: u16) -> Option<Vec<Window>> {
+fn parts(windows: &[Window], shards: u16, shard: u16) -> Option<Arc<[Window]>> {
     windows.iter().map(|window| window.part(shards, shard).ok()).collect()
 }

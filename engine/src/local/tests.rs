@@ -173,7 +173,7 @@ fn a_node_without_a_calendar_keeps_a_fixed_window_as_a_sliding_one() {
     let minute = Duration::from_secs(60);
     let fixed = Algorithm::FixedWindow { timezone: crate::window::Offset::default().into() };
     let (shared, mut question) = (Shared::default(), check(&[key("a", 3)]));
-    (question.keys[0].cost, question.keys[0].windows) = (3, vec![Window::new(3, minute, fixed).unwrap()]);
+    (question.keys[0].cost, question.keys[0].windows) = (3, [Window::new(3, minute, fixed).unwrap()].into());
     assert!(matches!(node().decide(&shared, &question, ALONE, at(59)), CheckAnswer::Allowed { .. }));
     // the next minute, by a calendar
     let CheckAnswer::Rejected { keys } = node().decide(&shared, &question, ALONE, at(60)) else {
@@ -187,7 +187,7 @@ fn a_node_without_a_calendar_keeps_a_fixed_window_as_a_sliding_one() {
 fn a_node_keeps_a_log_in_buckets() {
     let (shared, per) = (Shared::default(), Duration::from_secs(60));
     let mut question = check(&[key("a", 1)]);
-    question.keys[0].windows = vec![Window::new(100_000, per, Algorithm::SlidingLog).unwrap()];
+    question.keys[0].windows = [Window::new(100_000, per, Algorithm::SlidingLog).unwrap()].into();
     for ms in 0..1000 {
         let now = Timestamp::from_micros(ms * 1000);
         assert!(matches!(node().decide(&shared, &question, ALONE, now), CheckAnswer::Allowed { .. }));

@@ -238,7 +238,7 @@ fn limit(
 fn count(rule: &Rule<'_>, title: &str) -> LimitVerdict {
     LimitVerdict::Count(Count {
         keys: rule.keys.clone(),
-        windows: rule.windows.clone(),
+        windows: rule.windows.as_slice().into(),
         policy_items: policy_items(title, &rule.keys, &rule.windows),
         hash_tag: rule.hash_tag.clone(),
         cost: rule.cost.clone(),

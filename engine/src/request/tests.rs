@@ -4,7 +4,7 @@ use super::*;
 use crate::counter::STORE_BUCKETS;
 use crate::lane::parse_source;
 use crate::policy::Cost;
-use crate::wire::{DecideRequest, StoreError, VERSION, WindowAnswer};
+use crate::wire::{DecideRequest, StoreError, WindowAnswer};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -54,6 +54,7 @@ fn answers(request: &Request, allowed: bool, answer: WindowAnswer) -> Vec<CheckA
         granted: if allowed { key.cost } else { 0 },
         at_us: 0,
         shard: 0,
+        lease: None,
         windows: vec![answer; key.windows.len()],
     };
     let answer = |check: &Check| {
@@ -102,7 +103,7 @@ fn tells_the_store_over_how_many_keys_a_key_is_spread() {
     let (request, _) = arrive(&with_limits(true, spread), &[("x-cost", "absurd")]);
     let checks: Vec<_> = request.checks().cloned().collect();
     assert_eq!((checks[0].keys[0].shards, checks[0].keys[0].cost), (3, 3));
-    let question = DecideRequest { version: VERSION, spend_within_ms: 20, node: None, checks };
+    let question = DecideRequest::new(20, checks);
     assert_eq!(question.validate(), Ok(()));
 }
 

@@ -1,5 +1,7 @@
 //! Tokens that were charged and not spent, on their way back: `POST /v1/return`.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -37,12 +39,13 @@ pub struct KeyReturn {
     /// How many go back; at least 1, at most what was granted.
     pub tokens: u32,
     /// Until when they could be spent: the answer's [`at_us`](KeyAnswer::at_us) and the question's
-    /// [`spend_within_ms`](DecideRequest::spend_within_ms) together. Once that is past nothing goes back.
+    /// [`spend_within_ms`](DecideRequest::spend_within_ms) or the lease's life together. Once that is past nothing goes
+    /// back.
     pub dated_us: u64,
     /// The asker's own number for this return, from an even draw: a message that comes twice gives back once.
     pub id: u64,
     /// The windows, as they were asked for.
-    pub windows: Vec<Window>,
+    pub windows: Arc<[Window]>,
 }
 
 /// What went back.
@@ -72,14 +75,16 @@ impl ReturnRequest {
         if self.returns.is_empty() || self.returns.len() > MAX_RETURNS {
             return refuse("returns".into(), format!("1 to {MAX_RETURNS} are allowed"));
         }
-        for (at, key) in self.returns.iter().enumerate() {
-            key.validate().map_err(|(field, problem)| BatchError {
-                field: format!("returns[{at}].{field}"),
-                problem,
-            })?;
-        }
-        Ok(())
+        validate_each(&self.returns)
     }
+}
+
+pub(super) fn validate_each(returns: &[KeyReturn]) -> Result<(), BatchError> {
+    for (at, key) in returns.iter().enumerate() {
+        key.validate()
+            .map_err(|(field, problem)| BatchError { field: format!("returns[{at}].{field}"), problem })?;
+    }
+    Ok(())
 }
 
 impl KeyReturn {

@@ -231,14 +231,14 @@ fn read(check: &Check, numbers: &mut dyn Iterator<Item = Value>) -> Option<Resul
             return None;
         }
         let mut windows = Vec::with_capacity(key.windows.len());
-        for window in &key.windows {
+        for window in key.windows.iter() {
             let (remaining, reset_us, wait_us) = (next(numbers)?, next(numbers)?, next(numbers)?);
             if remaining > window.capacity() {
                 return None;
             }
             windows.push(WindowAnswer { remaining, reset_us, wait_us });
         }
-        keys.push(KeyAnswer { granted, at_us, shard: 0, windows });
+        keys.push(KeyAnswer { granted, at_us, shard: 0, lease: None, windows });
     }
     let answer = if allowed { CheckAnswer::Allowed { keys } } else { CheckAnswer::Rejected { keys } };
     numbers.next().is_none().then_some(Ok(Taken { at, answer }))

@@ -3,6 +3,7 @@
 //! It is bounded by being forgotten whole: it only saves questions.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lanekeeper_engine::window::Window;
@@ -20,7 +21,7 @@ pub(super) struct Memory {
 /// The shards of one key.
 struct Shards {
     /// The windows of the whole key: what was said of other ones says nothing.
-    windows: Vec<Window>,
+    windows: Arc<[Window]>,
     seen: Vec<Option<Seen>>,
 }
 

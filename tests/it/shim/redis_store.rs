@@ -123,7 +123,7 @@ async fn answers_for_windows_that_pass_while_the_script_runs() {
 /// Three tokens of `k` that were charged at `at`, to be spent within a second.
 fn three_back(at: Timestamp, windows: &[Window]) -> KeyReturn {
     let dated_us = at.plus(SECOND).as_micros();
-    KeyReturn { key: "k".into(), shards: 1, shard: 0, tokens: 3, dated_us, id: 1, windows: windows.to_vec() }
+    KeyReturn { key: "k".into(), shards: 1, shard: 0, tokens: 3, dated_us, id: 1, windows: windows.into() }
 }
 
 #[tokio::test]

@@ -21,7 +21,15 @@ async fn gives_nothing_back_that_was_granted_before(store: &dyn Store) {
         store.reset(std::slice::from_ref(&key)).await.unwrap();
         allowed(&store.decide(&ask(5), Duration::ZERO).await[0]);
         let windows = vec![window.clone()];
-        let back = KeyReturn { key: key.clone(), shards: 1, shard: 0, tokens: 5, dated_us, id: 1, windows };
+        let back = KeyReturn {
+            key: key.clone(),
+            shards: 1,
+            shard: 0,
+            tokens: 5,
+            dated_us,
+            id: 1,
+            windows: windows.into(),
+        };
         assert_eq!(store.give_back(&[back]).await, [Returned::Tokens(0)], "{window:?}");
         rejected(&store.decide(&ask(1), Duration::ZERO).await[0]);
     }

@@ -203,7 +203,7 @@ async fn gives_back_to_the_shard_that_was_charged() {
         tokens: 1,
         dated_us: at_us + 1_000_000,
         id: 1,
-        windows: windows.to_vec(),
+        windows: windows.clone().into(),
     };
     assert_eq!(store.give_back(std::slice::from_ref(&back)).await, [Returned::Tokens(1)]);
     let answer = ask(&store, key()).await;

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use lanekeeper_engine::window::{Algorithm, MAX_PER, Offset, Window, Zone};
 use lanekeeper_engine::wire::{
-    Check, CheckAnswer, DECIDE_PATH, DecideRequest, DecideResponse, KeyCheck, SHIM_HEADER, VERSION,
-    WindowAnswer,
+    Check, CheckAnswer, DECIDE_PATH, DecideRequest, DecideResponse, KeyCheck, SHIM_HEADER, WindowAnswer,
 };
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::listen::serve;
@@ -159,7 +158,7 @@ pub(crate) async fn shim_on_cluster() -> (Shim, Cluster) {
 }
 
 pub(crate) fn batch(spend_within_ms: u32, checks: Vec<Check>) -> DecideRequest {
-    DecideRequest { version: VERSION, spend_within_ms, node: None, checks }
+    DecideRequest::new(spend_within_ms, checks)
 }
 
 pub(crate) fn check(keys: &[(&str, u32, &[Window])]) -> Check {

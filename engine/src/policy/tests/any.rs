@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
-use crate::wire::{Check, DecideRequest, KeyCheck, VERSION};
+use crate::wire::{Check, DecideRequest, KeyCheck};
 
 /// Any JSON, with the language's own names in it often enough to get anywhere.
 fn any_json() -> impl Strategy<Value = Value> {
@@ -223,7 +223,7 @@ proptest! {
             let count = count(&policy.lanes[0].limits[0]);
             let key = KeyCheck { shards: count.shards, ..KeyCheck::take("x", cost, count.windows.clone()) };
             let checks = vec![Check { keys: vec![key] }];
-            let question = DecideRequest { version: VERSION, spend_within_ms: 20, node: None, checks };
+            let question = DecideRequest::new(20, checks);
             prop_assert_eq!(question.validate(), Ok(()));
         }
     }

@@ -28,7 +28,7 @@ fn a_limit_that_says_only_its_keys_and_windows_has_the_documented_defaults() {
     assert!(limit.except.is_none() && limit.matches.commands.is_empty() && limit.matches.path.is_none());
     let count = count(limit);
     let window = Window::new(100, Duration::from_secs(60), Algorithm::SlidingWindow).unwrap();
-    assert_eq!(count.windows, [window]);
+    assert_eq!(*count.windows, [window]);
     assert_eq!(count.keys[0].sources, [Source::Constant("global".to_owned())]);
     assert!(count.hash_tag.is_none());
     assert_eq!((&count.cost, count.shards), (&Cost::Fixed(1), 1));
@@ -80,7 +80,7 @@ fn everything_about_a_limit_can_be_said() {
         let burst = NonZeroU32::new(burst).unwrap();
         Window::new(limit, Duration::from_secs(seconds), Algorithm::TokenBucket { burst }).unwrap()
     };
-    assert_eq!(count.windows, [bucket(10, 1, 20), bucket(100, 60, 100)]);
+    assert_eq!(*count.windows, [bucket(10, 1, 20), bucket(100, 60, 100)]);
     assert_eq!((&count.cost, count.shards), (&Cost::Header { name: "x-cost".to_owned(), max: 2 }, 10));
     assert_eq!((count.consume, count.on_missing_key), (Consume::OnSuccess, OnMissingKey::Reject));
     assert_eq!(count.enforce, Share::from_millionths(125_000));

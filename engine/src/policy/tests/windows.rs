@@ -101,7 +101,7 @@ fn only_a_fixed_window_has_a_timezone() {
         }
         let algorithm = Algorithm::FixedWindow { timezone: expected };
         let window = Window::new(1000, Duration::from_secs(86_400), algorithm).unwrap();
-        assert_eq!(count(&loaded(&one(fields)).lanes[0].limits[0]).windows, [window]);
+        assert_eq!(*count(&loaded(&one(fields)).lanes[0].limits[0]).windows, [window]);
     }
     check_x(json!({"timezone": "UTC"}), &[".timezone: \"UTC\": needs `algorithm: fixed_window`"]);
     check_x(
@@ -122,7 +122,7 @@ fn only_a_fixed_window_has_a_timezone() {
 fn a_sliding_log_has_a_smaller_limit() {
     let log = |limit: u32| json!({"algorithm": "sliding_log", "windows": [{"limit": limit, "per": "1h"}]});
     let window = Window::new(100_000, Duration::from_secs(3600), Algorithm::SlidingLog).unwrap();
-    assert_eq!(count(&loaded(&one(log(100_000))).lanes[0].limits[0]).windows, [window]);
+    assert_eq!(*count(&loaded(&one(log(100_000))).lanes[0].limits[0]).windows, [window]);
     check_x(
         log(100_001),
         &[
@@ -136,7 +136,7 @@ fn a_sliding_log_has_a_smaller_limit() {
 fn a_sliding_counter_has_weights_that_are_exact() {
     let counter = |limit: u32, per: &str| json!({"algorithm": "sliding_counter", "windows": [{"limit": limit, "per": per}]});
     let window = Window::new(1_000_000, Duration::from_secs(86_400), Algorithm::SlidingCounter).unwrap();
-    assert_eq!(count(&loaded(&one(counter(1_000_000, "1d"))).lanes[0].limits[0]).windows, [window]);
+    assert_eq!(*count(&loaded(&one(counter(1_000_000, "1d"))).lanes[0].limits[0]).windows, [window]);
     check_x(
         counter(1_000_000, "366d"),
         &[

@@ -99,7 +99,7 @@ async fn what_is_given_back_is_there_again_and_never_more_than_the_limit(on: Bac
         let dated_us = keys[0].at_us + 10_000_000;
         for (id, tokens, left) in [(1, 2, 7), (1, 2, 7), (2, 3, 10), (3, 4, 10)] {
             let (key, windows) = (key.clone(), windows.clone());
-            let given = KeyReturn { key, shards: 1, shard: 0, tokens, dated_us, id, windows };
+            let given = KeyReturn { key, shards: 1, shard: 0, tokens, dated_us, id, windows: windows.into() };
             let body = json!({"version": VERSION, "returns": [given]});
             let response: ReturnResponse = house.shim.post_to(RETURN_PATH, &body).await.json().await.unwrap();
             assert!(matches!(response.returned[..], [Returned::Tokens(_)]), "{algorithm}: {response:?}");

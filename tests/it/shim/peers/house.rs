@@ -225,7 +225,7 @@ impl House {
         let policy = self.policy.policy();
         let found = policy.lanes[0].limits.iter().find(|known| known.name == limit).unwrap();
         let LimitVerdict::Count(count) = &found.verdict else { panic!("{limit} turns away") };
-        (format!("{}:{{{user}}}:user", found.key_prefix), count.windows.clone())
+        (format!("{}:{{{user}}}:user", found.key_prefix), count.windows.to_vec())
     }
 
     /// A request from a client at 192.0.2.1 on the filter's way.
