@@ -24,6 +24,7 @@ pub mod counter;
 pub mod headers;
 pub mod lane;
 pub mod lease;
+pub mod ledger;
 pub mod local;
 pub mod matcher;
 pub mod path;
