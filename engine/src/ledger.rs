@@ -1,16 +1,64 @@
 //! What a worker may spend without a question: its chunks of the node's leases.
-use std::num::NonZeroU32;
-use crate::local::Cells;
-use crate::refusals::Refusals;
-use crate::units::Timestamp;
-use crate::wire::{Check, CheckAnswer, KeyReturn};
+//!
+//! ```text
+//!  store ---- lease ----> pool of the node, in shared data ---- chunk ----> worker ----> requests
+//!    ^                      |                                     |
+//!    +------ returned ------+-------------------------------------+     shortly before the end
+//! ```
+//!
+//! Tokens are in one place at a time. What a worker takes from the pool it takes by compare-and-swap, and what is to go
+//! back to the store is taken out before it is sent: so nothing is ever spent twice, nor spent and returned. A node's life of
+//! a lease begins when it was *asked* for, and is cut a little short, for clocks that run at different speeds; so it has
+//! ended here before it has ended in the store, which dated the charge at its end.
+//!
+//! The worker that asked looks after a lease: it renews it ahead of its end if it was used, and returns what is left.
+//! Whichever worker finds the pool running low renews it too. All of that happens behind the requests' backs; they wait
+//! only for subjects that this node does not know, and whoever comes meanwhile waits for the same answer.
 
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use siphasher::sip::SipHasher13;
+
+use crate::lease::Lease;
+use crate::local::Cells;
+use crate::refusals::{self, Refusals};
+use crate::units::{Timestamp, micros};
+use crate::wire::{Check, CheckAnswer, KeyAnswer, KeyCheck, KeyReturn, Operation};
+
+mod demand;
+mod holding;
+mod holdings;
+mod pool;
+mod record;
+
+use holding::Holding;
+use holdings::Holdings;
+use record::{Portion, Record};
+
+/// The layout of the pool's bytes; it belongs into the names of its cells.
+pub const LAYOUT: u32 = 1;
+/// The most subjects of which a worker holds something: some 250 bytes each. The one unused for longest makes way, and its
+/// tokens stay charged.
+pub const MOST: usize = 100_000;
+/// [`Ledger::take_due`] is to be called at least this often while something is due.
+pub const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// For so long one worker waits for a renewal that another one asked for.
+const RENEWAL: Duration = Duration::from_millis(200);
+/// A node ends a lease early by one part in so many of its life: two clocks that are each wrong by 400 us a second,
+/// more than any that is disciplined, differ by less.
+const CLOCKS_DIFFER: u64 = 1024;
+/// A lease is renewed at its end if so many of its tokens were spent; else its subject is hardly in use.
+const IN_USE: u32 = 2;
 /// What the ledger makes of a request's checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spent {
     /// All are allowed, and their tokens spent: an answer for each check, in their order.
     Allowed(Vec<CheckAnswer>),
-    /// Another worker of the node has heard a refusal, which `refusals` now remembers: recall it.
+    /// A key refuses; the refusals know it.
     Refused,
     /// A question about this subject is under way from this worker: wait for its answer, and spend again then.
     Awaits(u128),
@@ -29,45 +77,380 @@ pub struct Due {
 
 /// The leases of one worker.
 pub struct Ledger {
-    _secret: (u64, u64),
-    _drift: NonZeroU32,
+    secret: (u64, u64),
+    worker: u64,
+    drift: NonZeroU32,
+    holdings: Holdings,
+    /// Subjects whose pool ran low.
+    low: Vec<u128>,
+    /// Subjects that are asked for now, and by how many questions.
+    asked: BTreeMap<u128, u32>,
+    /// What had to make way, and is to be returned.
+    leaving: Vec<KeyReturn>,
+    /// How many returns there were.
+    returns: u64,
 }
 
 impl Ledger {
-    /// None yet. Subjects are told apart by a hash under `secret`, which all workers of the node share; `worker` is a number of this worker's
-    /// own, from an even draw. `drift` is the policy's `max_drift` in millionths.
+    /// Nothing yet. Subjects are told apart by a hash under `secret`, which all workers of the node share; `worker` is
+    /// a number of this worker's own, from an even draw. `drift` is the policy's `max_drift` in millionths.
     pub fn new(secret: (u64, u64), worker: u64, drift: NonZeroU32) -> Self {
-        let _ = worker;
-        Self { _secret: secret, _drift: drift }
+        Self {
+            secret,
+            worker,
+            drift,
+            holdings: Holdings::default(),
+            low: Vec::new(),
+            asked: BTreeMap::new(),
+            leaving: Vec::new(),
+            returns: 0,
+        }
     }
 
     /// Spends for all of `checks` at `now`, or nothing.
-    pub fn spend(&mut self, _cells: &dyn Cells, _refusals: &mut Refusals, _checks: &[&Check], _now: Timestamp) -> Spent {
-        Spent::Unknown
+    pub fn spend(
+        &mut self,
+        cells: &dyn Cells,
+        refusals: &mut Refusals,
+        checks: &[&Check],
+        now: Timestamp,
+    ) -> Spent {
+        let mut spent: Vec<(u128, Portion)> = Vec::new();
+        let mut answers = Vec::with_capacity(checks.len());
+        for check in checks {
+            let mut keys = Vec::with_capacity(check.keys.len());
+            for key in &check.keys {
+                match self.spend_key(cells, refusals, key, now) {
+                    Ok((portion, answer)) => {
+                        spent.push(portion);
+                        keys.push(answer);
+                    }
+                    Err(otherwise) => {
+                        spent.into_iter().for_each(|(subject, portion)| self.put_back(subject, portion));
+                        return otherwise;
+                    }
+                }
+            }
+            answers.push(CheckAnswer::Allowed { keys });
+        }
+        Spent::Allowed(answers)
     }
 
-    /// A check is about to be asked: adds what is to be leased along with it. `nodes` is how many there are. From now on
-    /// until it is heard or unheard of, others wait for its answer.
-    pub fn ask(&mut self, _cells: &dyn Cells, _check: &mut Check, _nodes: NonZeroU32, _now: Timestamp) {}
+    /// A check is about to be asked: adds what is to be leased along with it, and has others wait for its answer.
+    /// `nodes` is how many there are. A check that only looks at one of its keys is asked as it is.
+    pub fn ask(&mut self, cells: &dyn Cells, check: &mut Check, nodes: NonZeroU32, now: Timestamp) {
+        if check.keys.iter().any(|key| key.operation == Operation::Peek) {
+            return;
+        }
+        for key in &mut check.keys {
+            let subject = self.subject(key);
+            let record = pool::read(cells, subject);
+            if record.as_ref().is_none_or(|record| record.left(now) < key.cost) {
+                self.ask_for(key, subject, record, nodes);
+            }
+        }
+    }
 
-    /// One more request waits for the answer about this subject.
-    pub fn follow(&mut self, _subject: u128) {}
+    /// The store has answered `check`, which was asked at `asked_at`. Gives the subjects whose answers others may have
+    /// waited for.
+    pub fn hear(
+        &mut self,
+        cells: &dyn Cells,
+        check: &Check,
+        answer: &CheckAnswer,
+        asked_at: Timestamp,
+        now: Timestamp,
+    ) -> Vec<u128> {
+        let heard = self.unheard(check);
+        let (CheckAnswer::Allowed { keys } | CheckAnswer::Rejected { keys }) = answer else { return heard };
+        let is_allowed = matches!(answer, CheckAnswer::Allowed { .. });
+        for (key, answer) in check.keys.iter().zip(keys).filter(|(key, _)| key.lease.is_some()) {
+            if is_allowed {
+                self.hear_grant(cells, key, answer, asked_at, now);
+            } else if answer.windows.iter().any(|window| window.wait_us > 0) {
+                self.hear_refusal(cells, key, answer, asked_at, now);
+            }
+        }
+        heard
+    }
 
-    /// The store has answered `check`, which was asked at `asked_at`.
-    /// Returns the subjects whose answers others wait for.
-    pub fn hear(&mut self, _cells: &dyn Cells, _check: &Check, _answer: &CheckAnswer, _asked_at: Timestamp, _now: Timestamp) -> Vec<u128> { Vec::new() }
+    /// Nothing was heard of `check`, or nothing that can be used. Gives the subjects whose answers others may have
+    /// waited for.
+    pub fn unheard(&mut self, check: &Check) -> Vec<u128> {
+        let mut heard = Vec::new();
+        for key in check.keys.iter().filter(|key| key.lease.is_some()) {
+            let subject = self.subject(key);
+            if let Some(questions) = self.asked.get_mut(&subject) {
+                *questions -= 1;
+                if *questions == 0 {
+                    self.asked.remove(&subject);
+                }
+                heard.push(subject);
+            }
+        }
+        heard
+    }
 
-    /// Nothing was heard of `check`, or nothing that can be used.
-    /// Returns the subjects whose answers others wait for.
-    pub fn unheard(&mut self, _check: &Check) -> Vec<u128> { Vec::new() }
-
-    /// What is due at `now`: at most `most` renewals and as many returns.
-    pub fn take_due(&mut self, _cells: &dyn Cells, _nodes: NonZeroU32, _now: Timestamp, _most: usize) -> Due {
-        Due::default()
+    /// What is due at `now`: at most `most` renewals, and returns for as many subjects.
+    pub fn take_due(&mut self, cells: &dyn Cells, nodes: NonZeroU32, now: Timestamp, most: usize) -> Due {
+        let mut due = Due { renewals: Vec::new(), returns: std::mem::take(&mut self.leaving) };
+        while due.renewals.len() < most
+            && let Some(subject) = self.low.pop()
+        {
+            due.renewals.extend(self.renewal(cells, subject, nodes));
+        }
+        for _ in due.renewals.len()..most {
+            let Some(subject) = self.holdings.next_due_by(now) else { break };
+            self.look(cells, subject, nodes, now, &mut due);
+        }
+        due
     }
 
     /// When something is due next.
     pub fn next_due(&self) -> Option<Timestamp> {
-        None
+        let is_late = !(self.low.is_empty() && self.leaving.is_empty());
+        if is_late { Some(Timestamp::default()) } else { self.holdings.next_due() }
+    }
+
+    /// Of how many subjects something is held.
+    pub fn len(&self) -> usize {
+        self.holdings.len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.holdings.len() == 0
+    }
+
+    fn subject(&self, key: &KeyCheck) -> u128 {
+        refusals::subject(self.secret, key)
+    }
+
+    /// Spends for one key. Gives where the tokens came from, and the key's answer.
+    fn spend_key(
+        &mut self,
+        cells: &dyn Cells,
+        refusals: &mut Refusals,
+        key: &KeyCheck,
+        now: Timestamp,
+    ) -> Result<((u128, Portion), KeyAnswer), Spent> {
+        if key.operation == Operation::Peek {
+            return Err(Spent::Unknown);
+        }
+        let subject = self.subject(key);
+        let mut spend = |holding: &mut Holding| {
+            let answer = holding.spend(key.cost, now)?;
+            let portion = holding.chunk.map(|chunk| Portion { tokens: key.cost, ..chunk })?;
+            Some(((subject, portion), answer))
+        };
+        if let Some(spent) = self.holdings.use_of(subject).and_then(&mut spend) {
+            return Ok(spent);
+        }
+        if refusals.refuses(key, now) {
+            return Err(Spent::Refused);
+        }
+        self.fill(cells, refusals, key, subject, now)?;
+        self.holdings.use_of(subject).and_then(spend).ok_or(Spent::Unknown)
+    }
+
+    /// Takes a chunk out of the pool, so that it holds what `key` costs.
+    fn fill(
+        &mut self,
+        cells: &dyn Cells,
+        refusals: &mut Refusals,
+        key: &KeyCheck,
+        subject: u128,
+        now: Timestamp,
+    ) -> Result<(), Spent> {
+        let otherwise =
+            if self.asked.contains_key(&subject) { Spent::Awaits(subject) } else { Spent::Unknown };
+        let Some(record) = pool::read(cells, subject) else { return Err(otherwise) };
+        if record.left(now) >= key.cost && self.take_chunk(cells, key, subject, now) {
+            return Ok(());
+        }
+        if let Some(refusal) = record.refusal {
+            let refused = KeyAnswer { windows: record.windows, ..KeyAnswer::unknown() };
+            let asked = KeyCheck { cost: refusal.least, at_least: None, ..key.clone() };
+            let (check, answer) =
+                (Check { keys: vec![asked] }, CheckAnswer::Rejected { keys: vec![refused] });
+            refusals.remember(&check, &answer, refusal.asked_at);
+        }
+        if refusals.refuses(key, now) { Err(Spent::Refused) } else { Err(otherwise) }
+    }
+
+    /// Takes a chunk of what `key` costs at least. `false` when other workers were faster.
+    fn take_chunk(&mut self, cells: &dyn Cells, key: &KeyCheck, subject: u128, now: Timestamp) -> bool {
+        let held = self.holdings.get(subject);
+        let wanted = |life| held.map_or(key.cost, |held| held.wanted(life, now));
+        let rest = held.and_then(|held| held.rest(now));
+        let taken = pool::update(cells, subject, now, |record| {
+            let Some(chunk) = record.take(key.cost, wanted, now) else { return (None, None) };
+            rest.into_iter().for_each(|rest| record.put_back(rest));
+            let is_low = record.is_low(now);
+            if is_low {
+                record.renewing_until = now.plus(RENEWAL);
+            }
+            (Some((chunk, is_low, record.clone())), Some(record.says_something_until()))
+        });
+        let Ok(Some((chunk, is_low, record))) = taken else { return false };
+        self.low.extend(is_low.then_some(subject));
+        self.holdings.change(subject, key, MOST, |holding| {
+            holding.fill(chunk, record.left(now), now);
+            holding.show(&record.windows, record.asked_at);
+            holding.return_before(chunk.ends, now);
+        });
+        true
+    }
+
+    /// Puts back what was spent, if what it came from is still held.
+    fn put_back(&mut self, subject: u128, spent: Portion) {
+        self.holdings.change_held(subject, |holding| {
+            if let Some(chunk) = holding.chunk.as_mut().filter(|chunk| chunk.is_of_the_same_lease(&spent)) {
+                chunk.tokens += spent.tokens;
+            }
+        });
+    }
+
+    /// Has a question ask for a lease.
+    fn ask_for(&mut self, key: &mut KeyCheck, subject: u128, record: Option<Record>, nodes: NonZeroU32) {
+        // whoever is granted no lease has nothing that others could wait for
+        if record.as_ref().is_none_or(|record| record.granted > 0) {
+            *self.asked.entry(subject).or_default() += 1;
+        }
+        key.lease = Some(record.unwrap_or_default().rate.ask(self.drift, nodes));
+    }
+
+    fn hear_grant(
+        &mut self,
+        cells: &dyn Cells,
+        key: &KeyCheck,
+        answer: &KeyAnswer,
+        asked_at: Timestamp,
+        now: Timestamp,
+    ) {
+        let subject = self.subject(key);
+        let portion = answer.lease.map(|lease| portion(lease, answer, asked_at));
+        let portion = portion.filter(|portion| portion.ends > now);
+        let held = self.holdings.get(subject);
+        // a worker that still has a chunk finds its next in the pool
+        let is_empty = held.is_none_or(|held| held.rest(now).is_none());
+        let wanted = |life| held.map_or(1, |held| held.wanted(life, now));
+        let outcome = pool::update(cells, subject, now, |record| {
+            record.heard(answer, asked_at);
+            record.granted = portion.map_or(0, |portion| portion.tokens);
+            let made_way = portion.and_then(|portion| record.put(portion));
+            let chunk = if is_empty { record.take(1, wanted, now) } else { None };
+            ((made_way, chunk, record.left(now)), Some(record.says_something_until()))
+        });
+        // without a pool this worker holds all of it
+        let (made_way, chunk, left) = outcome.unwrap_or((None, portion, 0));
+        let Some(portion) = portion else { return };
+        self.holdings.change(subject, key, MOST, |holding| {
+            if let Some(chunk) = chunk {
+                holding.fill(chunk, left, now);
+            }
+            holding.show(&answer.windows, asked_at);
+            holding.look_after(portion.ends, spread_of(subject), now);
+        });
+        if let Some(portion) = made_way.filter(|portion| portion.ends > now) {
+            let leaving = self.give_back(subject, portion);
+            self.leaving.extend(leaving);
+        }
+    }
+
+    fn hear_refusal(
+        &mut self,
+        cells: &dyn Cells,
+        key: &KeyCheck,
+        answer: &KeyAnswer,
+        asked_at: Timestamp,
+        now: Timestamp,
+    ) {
+        // a pool that cannot be written leaves each worker to ask for itself
+        let _ = pool::update(cells, self.subject(key), now, |record| {
+            record.refused(answer, key.ask().at_least, asked_at);
+            ((), Some(record.says_something_until()))
+        });
+    }
+
+    /// A holding's moment has come: to renew its lease, or to return what is left.
+    fn look(&mut self, cells: &dyn Cells, subject: u128, nodes: NonZeroU32, now: Timestamp, due: &mut Due) {
+        let look = |holding: &mut Holding| {
+            let is_due = |at: &mut Option<Timestamp>| at.take_if(|at| *at <= now).is_some();
+            (is_due(&mut holding.renew_at), is_due(&mut holding.return_at), holding.lease_ends)
+        };
+        let Some((renews, returns, ends)) = self.holdings.change_held(subject, look) else { return };
+        if renews && self.is_to_renew(cells, subject, ends, now) {
+            due.renewals.extend(self.renewal(cells, subject, nodes));
+        }
+        if returns {
+            self.return_ending(cells, subject, now, due);
+        }
+    }
+
+    /// Whether the lease that ends at `ends` is to be renewed, and nobody else is about to.
+    fn is_to_renew(&self, cells: &dyn Cells, subject: u128, ends: Timestamp, now: Timestamp) -> bool {
+        let is_to_renew = pool::update(cells, subject, now, |record| {
+            let is_renewed = record.portions.iter().any(|portion| portion.ends > ends);
+            if is_renewed || record.spent < IN_USE || !record.may_be_renewed(now) {
+                return (false, None);
+            }
+            record.renewing_until = now.plus(RENEWAL);
+            (true, Some(record.says_something_until()))
+        });
+        is_to_renew.unwrap_or(false)
+    }
+
+    fn renewal(&mut self, cells: &dyn Cells, subject: u128, nodes: NonZeroU32) -> Option<Check> {
+        let mut key = self.holdings.get(subject)?.renewal();
+        self.ask_for(&mut key, subject, pool::read(cells, subject), nodes);
+        Some(Check { keys: vec![key] })
+    }
+
+    /// Takes out what ends soon, to be returned if it would be missed.
+    fn return_ending(&mut self, cells: &dyn Cells, subject: u128, now: Timestamp, due: &mut Due) {
+        let soon = now.plus(2 * LOOK_EVERY);
+        self.holdings.change_held(subject, |holding| holding.return_later(soon, now));
+        if !self.holdings.get(subject).is_some_and(Holding::is_missed) {
+            return;
+        }
+        let own = |holding: &mut Holding| holding.chunk.take_if(|chunk| chunk.ends <= soon);
+        let own = self.holdings.change_held(subject, own).flatten();
+        let pooled = pool::update(cells, subject, now, |record| {
+            let ending = record.take_ending(soon);
+            let until = (!ending.is_empty()).then(|| record.says_something_until());
+            (ending, until)
+        });
+        let ending = own.into_iter().chain(pooled.unwrap_or_default());
+        for portion in ending.filter(|portion| portion.tokens > 0 && portion.ends > now) {
+            due.returns.extend(self.give_back(subject, portion));
+        }
+    }
+
+    fn give_back(&mut self, subject: u128, portion: Portion) -> Option<KeyReturn> {
+        let mut id = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
+        (self.worker, self.returns).hash(&mut id);
+        self.returns += 1;
+        let holding = self.holdings.get(subject)?;
+        Some(holding.give_back(portion, id.finish()))
     }
 }
+
+/// A lease as this node may spend it.
+fn portion(lease: Lease, answer: &KeyAnswer, asked_at: Timestamp) -> Portion {
+    let life = micros(lease.life());
+    Portion {
+        tokens: lease.tokens,
+        ends: asked_at.plus(Duration::from_micros(life - life.div_ceil(CLOCKS_DIFFER))),
+        dated_us: answer.at_us.saturating_add(life),
+        shard: answer.shard,
+    }
+}
+
+/// A number from 0 to 255 of a subject's own, that has nothing to do with its slot.
+fn spread_of(subject: u128) -> u8 {
+    u8::try_from(subject >> 120).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

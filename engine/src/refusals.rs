@@ -50,7 +50,7 @@ impl Refusals {
             if wait_us == 0 {
                 continue;
             }
-            let subject = self.subject(key);
+            let subject = subject(self.secret, key);
             let ends = asked_at.plus(Duration::from_micros(wait_us).min(LONGEST));
             let refusal =
                 Refusal { asked_at, ends, least: key.ask().at_least, windows: answer.windows.clone() };
@@ -77,6 +77,11 @@ impl Refusals {
         })
     }
 
+    /// Whether `key` is known to refuse at `now`.
+    pub(crate) fn refuses(&self, key: &KeyCheck, now: Timestamp) -> bool {
+        !self.by_subject.is_empty() && self.recall_key(key, now).is_some()
+    }
+
     /// How many are kept.
     pub fn len(&self) -> usize {
         self.by_subject.len()
@@ -88,20 +93,10 @@ impl Refusals {
     }
 
     fn recall_key(&self, key: &KeyCheck, now: Timestamp) -> Option<KeyAnswer> {
-        let refusal = self.by_subject.get(&self.subject(key)).filter(|refusal| now < refusal.ends)?;
+        let refusal = self.by_subject.get(&subject(self.secret, key)).filter(|refusal| now < refusal.ends)?;
         let windows = refusal.windows_at(key.ask().at_least, now);
         let refuses = windows.iter().any(|window| window.wait_us > 0);
         refuses.then(|| KeyAnswer { windows, ..KeyAnswer::unknown() })
-    }
-
-    /// Who is counted, in which windows: other windows are other counters.
-    fn subject(&self, key: &KeyCheck) -> u128 {
-        let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
-        key.key.hash(&mut hasher);
-        for window in key.windows.iter() {
-            (window.unit(), window.limit(), window.capacity()).hash(&mut hasher);
-        }
-        hasher.finish128().as_u128()
     }
 
     fn forget_ended(&mut self, now: Timestamp) {
@@ -135,9 +130,20 @@ impl Refusal {
     }
 }
 
+/// Who is counted, in which windows: other windows are other counters. A hash under `secret`, so that nobody can make
+/// two subjects one.
+pub(crate) fn subject(secret: (u64, u64), key: &KeyCheck) -> u128 {
+    let mut hasher = SipHasher13::new_with_keys(secret.0, secret.1);
+    key.key.hash(&mut hasher);
+    for window in key.windows.iter() {
+        (window.unit(), window.limit(), window.capacity()).hash(&mut hasher);
+    }
+    hasher.finish128().as_u128()
+}
+
 impl KeyAnswer {
     /// Of a key of which nothing is known.
-    fn unknown() -> Self {
+    pub(crate) fn unknown() -> Self {
         Self { granted: 0, at_us: 0, shard: 0, lease: None, windows: Vec::new() }
     }
 }
