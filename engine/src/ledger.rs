@@ -410,20 +410,24 @@ impl Ledger {
     /// Takes out what ends soon, to be returned if it would be missed.
     fn return_ending(&mut self, cells: &dyn Cells, subject: u128, now: Timestamp, due: &mut Due) {
         let soon = now.plus(2 * LOOK_EVERY);
-        self.holdings.change_held(subject, |holding| holding.return_later(soon, now));
-        if !self.holdings.get(subject).is_some_and(Holding::is_missed) {
-            return;
-        }
-        let own = |holding: &mut Holding| holding.chunk.take_if(|chunk| chunk.ends <= soon);
-        let own = self.holdings.change_held(subject, own).flatten();
-        let pooled = pool::update(cells, subject, now, |record| {
-            let ending = record.take_ending(soon);
+        let is_missed = self.holdings.get(subject).is_some_and(Holding::is_missed);
+        let outcome = pool::update(cells, subject, now, |record| {
+            let ending = if is_missed { record.take_ending(soon) } else { Vec::new() };
+            let next = record.portions.iter().map(|portion| portion.ends).find(|ends| *ends > soon);
             let until = (!ending.is_empty()).then(|| record.says_something_until());
-            (ending, until)
+            ((ending, next), until)
         });
-        let ending = own.into_iter().chain(pooled.unwrap_or_default());
-        for portion in ending.filter(|portion| portion.tokens > 0 && portion.ends > now) {
-            due.returns.extend(self.give_back(subject, portion));
+        let (pooled, next) = outcome.unwrap_or_default();
+        let own = self.holdings.change_held(subject, |holding| {
+            let own = holding.chunk.take_if(|chunk| is_missed && chunk.ends <= soon);
+            let held = holding.chunk.map(|chunk| chunk.ends).filter(|ends| *ends > soon);
+            held.into_iter().chain(next).for_each(|ends| holding.return_before(ends, now));
+            own
+        });
+        for portion in own.flatten().into_iter().chain(pooled) {
+            if portion.tokens > 0 && portion.ends > now {
+                due.returns.extend(self.give_back(subject, portion));
+            }
         }
     }
 

@@ -107,14 +107,6 @@ impl Holding {
         self.return_at = Some(self.return_at.map_or(at, |known| known.min(at)));
     }
 
-    /// Has what ends after `soon` returned when that is due.
-    pub(super) fn return_later(&mut self, soon: Timestamp, now: Timestamp) {
-        let ends = self.chunk.map_or(self.lease_ends, |chunk| chunk.ends.max(self.lease_ends));
-        if ends > soon {
-            self.return_before(ends, now);
-        }
-    }
-
     /// Notes what the windows say.
     pub(super) fn show(&mut self, windows: &[WindowAnswer], at: Timestamp) {
         self.shown = windows.into();
