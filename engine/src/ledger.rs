@@ -17,6 +17,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
+use std::mem;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ mod holdings;
 mod pool;
 mod record;
 
-use holding::Holding;
+use holding::{Chunk, Holding, NEVER};
 use holdings::Holdings;
 use record::{Portion, Record};
 
@@ -126,7 +127,9 @@ impl Ledger {
                         keys.push(answer);
                     }
                     Err(otherwise) => {
-                        spent.into_iter().for_each(|(subject, portion)| self.put_back(subject, portion));
+                        for (subject, portion) in spent {
+                            self.put_back(cells, subject, portion, now);
+                        }
                         return otherwise;
                     }
                 }
@@ -193,7 +196,7 @@ impl Ledger {
 
     /// What is due at `now`: at most `most` renewals, and returns for as many subjects.
     pub fn take_due(&mut self, cells: &dyn Cells, nodes: NonZeroU32, now: Timestamp, most: usize) -> Due {
-        let mut due = Due { renewals: Vec::new(), returns: std::mem::take(&mut self.leaving) };
+        let mut due = Due { renewals: Vec::new(), returns: mem::take(&mut self.leaving) };
         while due.renewals.len() < most
             && let Some(subject) = self.low.pop()
         {
@@ -238,22 +241,25 @@ impl Ledger {
             return Err(Spent::Unknown);
         }
         let subject = self.subject(key);
-        let mut spend = |holding: &mut Holding| {
-            let answer = holding.spend(key.cost, now)?;
-            let portion = holding.chunk.map(|chunk| Portion { tokens: key.cost, ..chunk })?;
-            Some(((subject, portion), answer))
+        let spend = |chunk: &mut Chunk| {
+            let answer = chunk.spend(key.cost, now)?;
+            Some(((subject, Portion { tokens: key.cost, ..chunk.portion }), answer))
         };
-        if let Some(spent) = self.holdings.use_of(subject).and_then(&mut spend) {
+        if let Some(spent) = self.holdings.use_of(subject).and_then(Holding::chunk).and_then(spend) {
             return Ok(spent);
         }
         if refusals.refuses(key, now) {
             return Err(Spent::Refused);
         }
-        self.fill(cells, refusals, key, subject, now)?;
-        self.holdings.use_of(subject).and_then(spend).ok_or(Spent::Unknown)
+        let mut chunk = self.fill(cells, refusals, key, subject, now)?;
+        let spent = spend(&mut chunk).ok_or(Spent::Unknown);
+        if chunk.portion.tokens > 0 {
+            self.holdings.change(subject, key, MOST, |holding| holding.hold(chunk, now));
+        }
+        spent
     }
 
-    /// Takes a chunk out of the pool, so that it holds what `key` costs.
+    /// Takes a chunk of the pool, of what `key` costs at least.
     fn fill(
         &mut self,
         cells: &dyn Cells,
@@ -261,12 +267,14 @@ impl Ledger {
         key: &KeyCheck,
         subject: u128,
         now: Timestamp,
-    ) -> Result<(), Spent> {
+    ) -> Result<Chunk, Spent> {
         let otherwise =
             if self.asked.contains_key(&subject) { Spent::Awaits(subject) } else { Spent::Unknown };
         let Some(record) = pool::read(cells, subject) else { return Err(otherwise) };
-        if record.left(now) >= key.cost && self.take_chunk(cells, key, subject, now) {
-            return Ok(());
+        if record.left(now) >= key.cost
+            && let Some(chunk) = self.take_chunk(cells, key, subject, now)
+        {
+            return Ok(chunk);
         }
         if let Some(refusal) = record.refusal {
             let refused = KeyAnswer { windows: record.windows, ..KeyAnswer::unknown() };
@@ -278,37 +286,50 @@ impl Ledger {
         if refusals.refuses(key, now) { Err(Spent::Refused) } else { Err(otherwise) }
     }
 
-    /// Takes a chunk of what `key` costs at least. `false` when other workers were faster.
-    fn take_chunk(&mut self, cells: &dyn Cells, key: &KeyCheck, subject: u128, now: Timestamp) -> bool {
-        let held = self.holdings.get(subject);
-        let wanted = |life| held.map_or(key.cost, |held| held.wanted(life, now));
-        let rest = held.and_then(|held| held.rest(now));
+    /// The same; `None` when other workers were faster.
+    fn take_chunk(
+        &mut self,
+        cells: &dyn Cells,
+        key: &KeyCheck,
+        subject: u128,
+        now: Timestamp,
+    ) -> Option<Chunk> {
+        let rest = self.holdings.get(subject).and_then(|held| held.rest(now));
         let taken = pool::update(cells, subject, now, |record| {
-            let Some(chunk) = record.take(key.cost, wanted, now) else { return (None, None) };
+            let Some(portion) = record.take(key.cost, now) else { return (None, None) };
             rest.into_iter().for_each(|rest| record.put_back(rest));
             let is_low = record.is_low(now);
             if is_low {
                 record.renewing_until = now.plus(RENEWAL);
             }
-            (Some((chunk, is_low, record.clone())), Some(record.says_something_until()))
+            let chunk = Chunk::taken(portion, record, now);
+            (Some((chunk, is_low)), Some(record.says_something_until()))
         });
-        let Ok(Some((chunk, is_low, record))) = taken else { return false };
-        self.low.extend(is_low.then_some(subject));
-        self.holdings.change(subject, key, MOST, |holding| {
-            holding.fill(chunk, record.left(now), now);
-            holding.show(&record.windows, record.asked_at);
-            holding.return_before(chunk.ends, now);
-        });
-        true
+        let (chunk, is_low) = taken.ok().flatten()?;
+        self.holdings.change_held(subject, Holding::take_rest);
+        if is_low {
+            // whoever renews it needs to know of whom it is
+            self.holdings.change(subject, key, MOST, |_| {});
+            self.low.push(subject);
+        }
+        Some(chunk)
     }
 
-    /// Puts back what was spent, if what it came from is still held.
-    fn put_back(&mut self, subject: u128, spent: Portion) {
-        self.holdings.change_held(subject, |holding| {
-            if let Some(chunk) = holding.chunk.as_mut().filter(|chunk| chunk.is_of_the_same_lease(&spent)) {
-                chunk.tokens += spent.tokens;
-            }
-        });
+    /// Puts back what was spent: into the chunk that it came from, or into the pool.
+    fn put_back(&mut self, cells: &dyn Cells, subject: u128, spent: Portion, now: Timestamp) {
+        let into_chunk = |holding: &mut Holding| {
+            let portion = holding.chunk().map(|chunk| &mut chunk.portion);
+            let portion = portion.filter(|portion| portion.is_of_the_same_lease(&spent))?;
+            portion.tokens += spent.tokens;
+            Some(())
+        };
+        if self.holdings.change_held(subject, into_chunk).flatten().is_none() {
+            // where that fails they stay charged
+            let _ = pool::update(cells, subject, now, |record| {
+                record.put_back(spent);
+                ((), Some(record.says_something_until()))
+            });
+        }
     }
 
     /// Has a question ask for a lease.
@@ -331,28 +352,22 @@ impl Ledger {
         let subject = self.subject(key);
         let portion = answer.lease.map(|lease| portion(lease, answer, asked_at));
         let portion = portion.filter(|portion| portion.ends > now);
-        let held = self.holdings.get(subject);
-        // a worker that still has a chunk finds its next in the pool
-        let is_empty = held.is_none_or(|held| held.rest(now).is_none());
-        let wanted = |life| held.map_or(1, |held| held.wanted(life, now));
         let outcome = pool::update(cells, subject, now, |record| {
             record.heard(answer, asked_at);
             record.granted = portion.map_or(0, |portion| portion.tokens);
-            let made_way = portion.and_then(|portion| record.put(portion));
-            let chunk = if is_empty { record.take(1, wanted, now) } else { None };
-            ((made_way, chunk, record.left(now)), Some(record.says_something_until()))
+            (portion.and_then(|portion| record.put(portion)), Some(record.says_something_until()))
         });
-        // without a pool this worker holds all of it
-        let (made_way, chunk, left) = outcome.unwrap_or((None, portion, 0));
         let Some(portion) = portion else { return };
         self.holdings.change(subject, key, MOST, |holding| {
-            if let Some(chunk) = chunk {
-                holding.fill(chunk, left, now);
+            if outcome.is_err() {
+                // without a pool this worker holds all of it
+                let mut record = Record::default();
+                record.heard(answer, asked_at);
+                holding.hold(Chunk::taken(portion, &record, now), now);
             }
-            holding.show(&answer.windows, asked_at);
             holding.look_after(portion.ends, spread_of(subject), now);
         });
-        if let Some(portion) = made_way.filter(|portion| portion.ends > now) {
+        if let Some(portion) = outcome.ok().flatten().filter(|portion| portion.ends > now) {
             let leaving = self.give_back(subject, portion);
             self.leaving.extend(leaving);
         }
@@ -376,7 +391,7 @@ impl Ledger {
     /// A holding's moment has come: to renew its lease, or to return what is left.
     fn look(&mut self, cells: &dyn Cells, subject: u128, nodes: NonZeroU32, now: Timestamp, due: &mut Due) {
         let look = |holding: &mut Holding| {
-            let is_due = |at: &mut Option<Timestamp>| at.take_if(|at| *at <= now).is_some();
+            let is_due = |at: &mut Timestamp| *at <= now && mem::replace(at, NEVER) != NEVER;
             (is_due(&mut holding.renew_at), is_due(&mut holding.return_at), holding.lease_ends)
         };
         let Some((renews, returns, ends)) = self.holdings.change_held(subject, look) else { return };
@@ -410,19 +425,20 @@ impl Ledger {
     /// Takes out what ends soon, to be returned if it would be missed.
     fn return_ending(&mut self, cells: &dyn Cells, subject: u128, now: Timestamp, due: &mut Due) {
         let soon = now.plus(2 * LOOK_EVERY);
-        let is_missed = self.holdings.get(subject).is_some_and(Holding::is_missed);
+        let Some(holding) = self.holdings.get(subject) else { return };
         let outcome = pool::update(cells, subject, now, |record| {
+            let is_missed = record.is_missed(holding.windows());
             let ending = if is_missed { record.take_ending(soon) } else { Vec::new() };
             let next = record.portions.iter().map(|portion| portion.ends).find(|ends| *ends > soon);
             let until = (!ending.is_empty()).then(|| record.says_something_until());
-            ((ending, next), until)
+            ((is_missed, ending, next), until)
         });
-        let (pooled, next) = outcome.unwrap_or_default();
+        let (is_missed, pooled, next) = outcome.unwrap_or_default();
         let own = self.holdings.change_held(subject, |holding| {
-            let own = holding.chunk.take_if(|chunk| is_missed && chunk.ends <= soon);
-            let held = holding.chunk.map(|chunk| chunk.ends).filter(|ends| *ends > soon);
-            held.into_iter().chain(next).for_each(|ends| holding.return_before(ends, now));
-            own
+            let held = holding.rest(now).map(|portion| portion.ends);
+            let later = held.into_iter().chain(next).filter(|ends| *ends > soon);
+            later.for_each(|ends| holding.return_before(ends, now));
+            if is_missed && held.is_some_and(|ends| ends <= soon) { holding.take_rest() } else { None }
         });
         for portion in own.flatten().into_iter().chain(pooled) {
             if portion.tokens > 0 && portion.ends > now {

@@ -14,7 +14,7 @@
 //! | [`window`], [`counter`], [`lease`] | how a window is kept, one decision over many of them, and what is charged in advance |
 //! | [`wire`] | the questions to the shim and its answers |
 //! | [`request`], [`answer`] | the way of a request, and what its client gets to see |
-//! | [`refusals`] | what need not be asked again |
+//! | [`refusals`], [`ledger`] | what need not be asked again, and what may be spent without a question |
 //! | [`local`], [`circuit`] | counting without a store, and when to leave a store alone |
 //! | [`units`] | moments and spans |
 
@@ -27,6 +27,7 @@ pub mod lease;
 pub mod ledger;
 pub mod local;
 pub mod matcher;
+mod packed;
 pub mod path;
 pub mod policy;
 pub mod refusals;

@@ -7,44 +7,44 @@ use crate::lease::{LeaseAsk, MAX_LIFE};
 use crate::window::MAX_LIMIT;
 
 /// What went within this time weighs as much as what was known before.
-const MEMORY_S: f64 = 0.25;
+const MEMORY_S: f32 = 0.25;
 /// A lease for a hot subject is for so many tokens: then its questions are a few in a thousand requests.
-const TOKENS: f64 = 256.0;
+const TOKENS: f32 = 256.0;
 /// The shortest time for which a lease is asked, however hot: two questions a second and node.
-const SHORTEST_S: f64 = 0.5;
+const SHORTEST_S: f32 = 0.5;
 /// A life is longer by a third than the time in which the tokens should go, for requests come unevenly.
-const LIFE: f64 = 4.0 / 3.0;
+const LIFE: f32 = 4.0 / 3.0;
 /// What is asked for a subject of which nothing is known.
 const FIRST_TOKENS: u32 = 4;
 
 /// Tokens a second; nothing is known at first.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Rate(f64);
+pub(super) struct Rate(f32);
 
 impl Rate {
     /// The rate after `tokens` more went within `span`.
     #[must_use]
     pub(super) fn after(self, tokens: u32, span: Duration) -> Self {
-        Self((self.0 * MEMORY_S + f64::from(tokens)) / (MEMORY_S + span.as_secs_f64()))
+        Self((self.0 * MEMORY_S + tokens as f32) / (MEMORY_S + span.as_secs_f32()))
     }
 
     /// How many go within `span`.
     pub(super) fn within(self, span: Duration) -> u32 {
-        whole(self.0 * span.as_secs_f64())
+        whole(self.0 * span.as_secs_f32())
     }
 
-    pub(super) fn to_bits(self) -> u64 {
-        self.0.to_bits()
+    pub(super) fn to_bytes(self) -> [u8; 4] {
+        self.0.to_le_bytes()
     }
 
     /// `None` for what is no rate.
-    pub(super) fn from_bits(bits: u64) -> Option<Self> {
-        Some(f64::from_bits(bits)).filter(|rate| rate.is_finite() && *rate >= 0.0).map(Self)
+    pub(super) fn from_bytes(bytes: [u8; 4]) -> Option<Self> {
+        Some(f32::from_le_bytes(bytes)).filter(|rate| rate.is_finite() && *rate >= 0.0).map(Self)
     }
 
     /// What to ask for.
     pub(super) fn ask(self, drift: NonZeroU32, nodes: NonZeroU32) -> LeaseAsk {
-        let longest_s = MAX_LIFE.as_secs_f64();
+        let longest_s = MAX_LIFE.as_secs_f32();
         let (tokens, life_s) = if self.0 > 0.0 {
             let span_s = (TOKENS / self.0).clamp(SHORTEST_S, longest_s / LIFE);
             (whole((self.0 * span_s).ceil()), span_s * LIFE)
@@ -61,6 +61,6 @@ impl Rate {
 }
 
 /// The whole part of a number that is not below zero; the largest for what is too large, for casts saturate.
-fn whole(number: f64) -> u32 {
+fn whole(number: f32) -> u32 {
     number as u32
 }

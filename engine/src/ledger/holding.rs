@@ -1,93 +1,100 @@
-//! What a worker holds of one subject: a chunk of a lease, and what it takes to renew and to return it.
+//! What a worker keeps of one subject: a chunk of a lease, and what it takes to renew and to return it.
+//!
+//! There are many of them, most without a chunk: those of quiet subjects, whose leases this worker looks after.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::LOOK_EVERY;
-use super::demand::Rate;
-use super::record::Portion;
+use super::record::{Portion, Record};
 use crate::units::{Timestamp, micros};
 use crate::window::Window;
 use crate::wire::{KeyAnswer, KeyCheck, KeyReturn, WindowAnswer};
 
-/// Tokens go back when more than one part in so many of a window is used: else nobody misses them.
-const MISSED_FROM: u64 = 16;
+/// Half the size of an `Option`, and there are many.
+pub(super) const NEVER: Timestamp = Timestamp::from_micros(u64::MAX);
 
 /// A worker's part of a subject's leases.
-#[derive(Clone, Debug)]
 pub(super) struct Holding {
     key: Box<str>,
-    shards: u16,
     windows: Arc<[Window]>,
-    /// What this worker may spend.
-    pub(super) chunk: Option<Portion>,
-    /// How fast this worker spends.
-    rate: Rate,
-    filled_at: Timestamp,
-    filled: u32,
-    /// What the windows said last, to be shown, beside what was left then of the leases.
-    shown: Box<[WindowAnswer]>,
-    shown_at: Timestamp,
-    /// What is left in the pool, as this worker saw it last.
-    pool: u32,
+    shards: u16,
+    chunk: Option<Box<Chunk>>,
     /// When the lease ends that this worker looks after.
     pub(super) lease_ends: Timestamp,
     /// When it asks for a renewal.
-    pub(super) renew_at: Option<Timestamp>,
+    pub(super) renew_at: Timestamp,
     /// When it returns what is left.
-    pub(super) return_at: Option<Timestamp>,
+    pub(super) return_at: Timestamp,
+}
+
+/// What a worker may spend, and what it may say of it.
+pub(super) struct Chunk {
+    pub(super) portion: Portion,
+    /// What the windows said last, and when.
+    windows: Box<[WindowAnswer]>,
+    said_at: Timestamp,
+    /// What was left in the pool when the chunk was taken.
+    pool: u32,
+}
+
+impl Chunk {
+    /// What was just taken from the pool, of which `record` is left.
+    pub(super) fn taken(portion: Portion, record: &Record, now: Timestamp) -> Self {
+        let windows = record.windows.as_slice().into();
+        Self { portion, windows, said_at: record.asked_at, pool: record.left(now) }
+    }
+
+    /// Spends `cost` of it, if it can at `now`.
+    pub(super) fn spend(&mut self, cost: u32, now: Timestamp) -> Option<KeyAnswer> {
+        if self.portion.tokens < cost || self.portion.ends <= now {
+            return None;
+        }
+        self.portion.tokens -= cost;
+        let left = self.portion.tokens.saturating_add(self.pool);
+        let age = micros(now.since(self.said_at));
+        let shown = |window: &WindowAnswer| WindowAnswer {
+            remaining: window.remaining.saturating_add(left),
+            reset_us: window.reset_us.saturating_sub(age),
+            wait_us: 0,
+        };
+        let windows = self.windows.iter().map(shown).collect();
+        Some(KeyAnswer { granted: cost, at_us: 0, shard: self.portion.shard, lease: None, windows })
+    }
 }
 
 impl Holding {
     pub(super) fn new(key: &KeyCheck) -> Self {
         Self {
             key: key.key.as_str().into(),
-            shards: key.shards,
             windows: Arc::clone(&key.windows),
+            shards: key.shards,
             chunk: None,
-            rate: Rate::default(),
-            filled_at: Timestamp::default(),
-            filled: 0,
-            shown: Box::default(),
-            shown_at: Timestamp::default(),
-            pool: 0,
             lease_ends: Timestamp::default(),
-            renew_at: None,
-            return_at: None,
+            renew_at: NEVER,
+            return_at: NEVER,
         }
     }
 
-    /// Spends `cost` of its chunk, if it can at `now`.
-    pub(super) fn spend(&mut self, cost: u32, now: Timestamp) -> Option<KeyAnswer> {
-        let chunk = self.chunk.as_mut().filter(|chunk| chunk.tokens >= cost && now < chunk.ends)?;
-        chunk.tokens -= cost;
-        let (left, shard) = (chunk.tokens.saturating_add(self.pool), chunk.shard);
-        let age = micros(now.since(self.shown_at));
-        let shown = |window: &WindowAnswer| WindowAnswer {
-            remaining: window.remaining.saturating_add(left),
-            reset_us: window.reset_us.saturating_sub(age),
-            wait_us: 0,
-        };
-        let windows = self.shown.iter().map(shown).collect();
-        Some(KeyAnswer { granted: cost, at_us: 0, shard, lease: None, windows })
-    }
-
-    /// How much this worker would like to hold of a lease with so long to live: half of what it will spend, so that others find
-    /// the rest when it is they who are asked.
-    pub(super) fn wanted(&self, life: Duration, now: Timestamp) -> u32 {
-        self.rate.after(self.filled, now.since(self.filled_at)).within(life / 2)
-    }
-
-    /// Takes a chunk in the place of what it had, and what is left in the pool beside it.
-    pub(super) fn fill(&mut self, chunk: Portion, pool: u32, now: Timestamp) {
-        self.rate = self.rate.after(self.filled, now.since(self.filled_at));
-        (self.filled, self.filled_at, self.pool) = (chunk.tokens, now, pool);
-        self.chunk = Some(chunk);
+    /// What it may spend.
+    pub(super) fn chunk(&mut self) -> Option<&mut Chunk> {
+        self.chunk.as_deref_mut()
     }
 
     /// What is left of its chunk.
     pub(super) fn rest(&self, now: Timestamp) -> Option<Portion> {
-        self.chunk.filter(|chunk| chunk.tokens > 0 && chunk.ends > now)
+        let portion = self.chunk.as_ref().map(|chunk| chunk.portion);
+        portion.filter(|portion| portion.tokens > 0 && portion.ends > now)
+    }
+
+    /// Holds a chunk in the place of what it had.
+    pub(super) fn hold(&mut self, chunk: Chunk, now: Timestamp) {
+        self.return_before(chunk.portion.ends, now);
+        self.chunk = Some(Box::new(chunk));
+    }
+
+    /// Takes the rest of its chunk out.
+    pub(super) fn take_rest(&mut self) -> Option<Portion> {
+        self.chunk.take().map(|chunk| chunk.portion)
     }
 
     /// Looks after a lease that ends at `ends`: renews it ahead of that, sooner for some subjects than for others, and
@@ -96,7 +103,7 @@ impl Holding {
         let life = ends.since(now);
         let ahead = (life / 8 + life / 8 * u32::from(spread) / 256).max(3 * LOOK_EVERY).min(life / 2);
         self.lease_ends = ends;
-        self.renew_at = Some(now.plus(life - ahead));
+        self.renew_at = now.plus(life - ahead);
         self.return_before(ends, now);
     }
 
@@ -104,26 +111,17 @@ impl Holding {
     pub(super) fn return_before(&mut self, ends: Timestamp, now: Timestamp) {
         let life = ends.since(now);
         let at = now.plus(life - (2 * LOOK_EVERY).min(life / 4));
-        self.return_at = Some(self.return_at.map_or(at, |known| known.min(at)));
+        self.return_at = self.return_at.min(at);
     }
 
-    /// Notes what the windows say.
-    pub(super) fn show(&mut self, windows: &[WindowAnswer], at: Timestamp) {
-        self.shown = windows.into();
-        self.shown_at = at;
-    }
-
-    /// Whether so much of a window is used that unspent tokens would be missed.
-    pub(super) fn is_missed(&self) -> bool {
-        self.windows.iter().zip(&self.shown).any(|(window, shown)| {
-            let capacity = u64::from(window.capacity());
-            capacity.saturating_sub(shown.remaining.into()) * MISSED_FROM > capacity
-        })
+    /// Its windows, as its record has what they said.
+    pub(super) fn windows(&self) -> &[Window] {
+        &self.windows
     }
 
     /// When to look at it next, if ever.
     pub(super) fn due(&self) -> Option<Timestamp> {
-        self.renew_at.into_iter().chain(self.return_at).min()
+        Some(self.renew_at.min(self.return_at)).filter(|at| *at != NEVER)
     }
 
     /// The question that renews its lease.

@@ -5,8 +5,10 @@
 use std::time::Duration;
 
 use super::demand::Rate;
+use crate::packed::{Packed, write};
 use crate::refusals;
 use crate::units::Timestamp;
+use crate::window::Window;
 use crate::wire::{KeyAnswer, WindowAnswer};
 
 /// The leases that a subject has at once: the one in use, and the next. A third takes the first one's place.
@@ -15,6 +17,8 @@ const MOST_PORTIONS: usize = 2;
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// The pool is low below one part in so many of the last lease.
 const LOW: u32 = 4;
+/// Unspent tokens go back when more than one part in so many of a window is used: else nobody misses them.
+const MISSED_FROM: u64 = 16;
 
 /// A subject on this node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -75,18 +79,14 @@ impl Record {
         live.fold(0, |left, portion| left.saturating_add(portion.tokens))
     }
 
-    /// Takes `cost` tokens of one lease, and as many as are `wanted` of one with so long to live; but beyond the cost no
-    /// more than half, for other workers may need the rest.
-    pub(super) fn take(
-        &mut self,
-        cost: u32,
-        wanted: impl Fn(Duration) -> u32,
-        now: Timestamp,
-    ) -> Option<Portion> {
+    /// Takes `cost` tokens of one lease, and as many as a quarter of its life will need; but beyond the cost no more than
+    /// half of it, for other workers may need the rest.
+    pub(super) fn take(&mut self, cost: u32, now: Timestamp) -> Option<Portion> {
         self.portions.retain(|portion| portion.ends > now && portion.tokens > 0);
         let portion = self.portions.iter_mut().find(|portion| portion.tokens >= cost)?;
+        let wanted = self.rate.within(portion.ends.since(now) / 4);
         let most = portion.tokens.div_ceil(2).max(cost);
-        let taken = Portion { tokens: wanted(portion.ends.since(now)).clamp(cost, most), ..*portion };
+        let taken = Portion { tokens: wanted.clamp(cost, most), ..*portion };
         portion.tokens -= taken.tokens;
         self.spent = self.spent.saturating_add(taken.tokens);
         if self.left(now) == 0 {
@@ -95,11 +95,14 @@ impl Record {
         Some(taken)
     }
 
-    /// Puts tokens back into the lease that they are of, if that is still here.
+    /// Puts tokens back into the lease that they are of, as long as there is a place for it.
     pub(super) fn put_back(&mut self, rest: Portion) {
-        if let Some(portion) = self.portions.iter_mut().find(|portion| portion.is_of_the_same_lease(&rest)) {
+        self.spent = self.spent.saturating_sub(rest.tokens);
+        let same = self.portions.iter().position(|portion| portion.is_of_the_same_lease(&rest));
+        if let Some(portion) = same.and_then(|at| self.portions.get_mut(at)) {
             portion.tokens = portion.tokens.saturating_add(rest.tokens);
-            self.spent = self.spent.saturating_sub(rest.tokens);
+        } else if self.portions.len() < MOST_PORTIONS {
+            self.put(rest);
         }
     }
 
@@ -111,6 +114,14 @@ impl Record {
     /// Whether no worker is about to renew it, and the store has not said that it is of no use.
     pub(super) fn may_be_renewed(&self, now: Timestamp) -> bool {
         self.renewing_until <= now && self.refusal.is_none_or(|refusal| refusal.ends <= now)
+    }
+
+    /// Whether so much of a window is used that unspent tokens would be missed.
+    pub(super) fn is_missed(&self, windows: &[Window]) -> bool {
+        windows.iter().zip(&self.windows).any(|(window, said)| {
+            let capacity = u64::from(window.capacity());
+            capacity.saturating_sub(said.remaining.into()) * MISSED_FROM > capacity
+        })
     }
 
     /// Until when it is kept.
@@ -155,88 +166,55 @@ impl Record {
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        let moment = |out: &mut Vec<u8>, at: Timestamp| out.extend(at.as_micros().to_le_bytes());
-        out.extend(self.rate.to_bits().to_le_bytes());
+        let moment = |out: &mut Vec<u8>, at: Timestamp| write(out, at.as_micros());
+        out.extend(self.rate.to_bytes());
         moment(out, self.asked_at);
-        out.extend(self.spent.to_le_bytes());
+        write(out, self.spent.into());
         moment(out, self.dry_at.unwrap_or_default());
-        out.extend(self.granted.to_le_bytes());
+        write(out, self.granted.into());
         moment(out, self.renewing_until);
-        moment(out, self.refusal.map(|refusal| refusal.asked_at).unwrap_or_default());
-        moment(out, self.refusal.map(|refusal| refusal.ends).unwrap_or_default());
-        out.extend(self.refusal.map_or(0, |refusal| refusal.least).to_le_bytes());
-        out.push(u8::try_from(self.portions.len()).unwrap_or_default());
+        // a refusal is of one request at least
+        write(out, self.refusal.map_or(0, |refusal| refusal.least).into());
+        if let Some(refusal) = self.refusal {
+            moment(out, refusal.asked_at);
+            moment(out, refusal.ends);
+        }
+        write(out, self.portions.len() as u64);
         for portion in &self.portions {
-            out.extend(portion.tokens.to_le_bytes());
+            write(out, portion.tokens.into());
             moment(out, portion.ends);
-            out.extend(portion.dated_us.to_le_bytes());
-            out.extend(portion.shard.to_le_bytes());
+            write(out, portion.dated_us);
+            write(out, portion.shard.into());
         }
-        out.push(u8::try_from(self.windows.len()).unwrap_or_default());
         for window in &self.windows {
-            out.extend(window.remaining.to_le_bytes());
-            out.extend(window.reset_us.to_le_bytes());
-            out.extend(window.wait_us.to_le_bytes());
+            write(out, window.remaining.into());
+            write(out, window.reset_us);
+            write(out, window.wait_us);
         }
     }
 
+    /// `None` for bytes that are no record.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut bytes = Bytes(bytes);
-        let rate = Rate::from_bits(bytes.u64()?)?;
-        let (asked_at, spent, dry_at) = (bytes.moment()?, bytes.u32()?, bytes.moment()?);
-        let (granted, renewing_until) = (bytes.u32()?, bytes.moment()?);
-        let (asked, ends, least) = (bytes.moment()?, bytes.moment()?, bytes.u32()?);
-        let portion = |bytes: &mut Bytes<'_>| {
-            let (tokens, ends) = (bytes.u32()?, bytes.moment()?);
-            Some(Portion { tokens, ends, dated_us: bytes.u64()?, shard: bytes.u16()? })
+        let mut packed = Packed(bytes);
+        let moment = |packed: &mut Packed<'_>| packed.number().map(Timestamp::from_micros);
+        let rate = Rate::from_bytes(packed.bytes()?)?;
+        let (asked_at, spent, dry_at) = (moment(&mut packed)?, packed.small()?, moment(&mut packed)?);
+        let (granted, renewing_until) = (packed.small()?, moment(&mut packed)?);
+        let refusal = match packed.small()? {
+            0 => None,
+            least => Some(Refusal { asked_at: moment(&mut packed)?, ends: moment(&mut packed)?, least }),
         };
-        let window = |bytes: &mut Bytes<'_>| {
-            Some(WindowAnswer { remaining: bytes.u32()?, reset_us: bytes.u64()?, wait_us: bytes.u64()? })
-        };
-        let portions = bytes.several(portion)?;
-        let windows = bytes.several(window)?;
-        Some(Self {
-            rate,
-            asked_at,
-            spent,
-            dry_at: Some(dry_at).filter(|at| *at != Timestamp::default()),
-            granted,
-            renewing_until,
-            refusal: (least > 0).then_some(Refusal { asked_at: asked, ends, least }),
-            portions,
-            windows,
-        })
-    }
-}
-
-/// Bytes that are read from the front.
-struct Bytes<'a>(&'a [u8]);
-
-impl Bytes<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*taken)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.take().map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn moment(&mut self) -> Option<Timestamp> {
-        self.u64().map(Timestamp::from_micros)
-    }
-
-    fn several<T>(&mut self, read: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
-        let [number] = self.take()?;
-        (0..number).map(|_| read(self)).collect()
+        let mut portions = Vec::new();
+        for _ in 0..packed.number()? {
+            let (tokens, ends) = (packed.small()?, moment(&mut packed)?);
+            portions.push(Portion { tokens, ends, dated_us: packed.number()?, shard: packed.small()? });
+        }
+        let mut windows = Vec::new();
+        while !packed.0.is_empty() {
+            let (remaining, reset_us) = (packed.small()?, packed.number()?);
+            windows.push(WindowAnswer { remaining, reset_us, wait_us: packed.number()? });
+        }
+        let dry_at = Some(dry_at).filter(|at| *at != Timestamp::default());
+        Some(Self { rate, asked_at, spent, dry_at, granted, renewing_until, refusal, portions, windows })
     }
 }

@@ -1,11 +1,12 @@
 //! The bytes of one slot: a few subjects and their counters, packed.
 //!
-//! Numbers are LEB128, since most are small. Bytes that do not fit are no slot of ours (a plugin of another
+//! Bytes that do not fit are no slot of ours (a plugin of another
 //! make under the same `vm_id`, say) and read as an empty one.
 
 use std::collections::VecDeque;
 
 use crate::counter::{Counter, SubjectCounters};
+use crate::packed::{Packed, write};
 use crate::units::Timestamp;
 use crate::window::{Bucket, Tally, TokenBucket, Weighted};
 
@@ -71,9 +72,9 @@ impl Slot {
 
     /// The slot that these bytes hold.
     pub(super) fn decode(bytes: &[u8]) -> Self {
-        let mut reader = Reader { bytes };
+        let mut reader = Reader(Packed(bytes));
         let mut entries = VecDeque::new();
-        while !reader.bytes.is_empty() {
+        while !reader.0.0.is_empty() {
             match reader.entry() {
                 Some(entry) => entries.push_back(entry),
                 None => return Self::default(),
@@ -116,40 +117,29 @@ fn encode_tally(out: &mut Vec<u8>, tally: &Tally) {
     }
 }
 
-fn write(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-struct Reader<'a> {
-    bytes: &'a [u8],
-}
+struct Reader<'a>(Packed<'a>);
 
 impl Reader<'_> {
     fn entry(&mut self) -> Option<Entry> {
-        let (id, rest) = self.bytes.split_first_chunk::<8>()?;
-        self.bytes = rest;
-        let seen = self.number()?;
-        let idle_at = Timestamp::from_micros(seen.checked_add(self.number()?)?);
-        let count = self.number()?;
+        let id = self.0.bytes::<8>()?;
+        let seen = self.0.number()?;
+        let idle_at = Timestamp::from_micros(seen.checked_add(self.0.number()?)?);
+        let count = self.0.number()?;
         let mut counters = Vec::new();
         for _ in 0..count {
             counters.push(self.counter(seen)?);
         }
         let counters = SubjectCounters { seen: Timestamp::from_micros(seen), counters, ..Default::default() };
-        Some(Entry { id: u64::from_le_bytes(*id), idle_at, counters })
+        Some(Entry { id: u64::from_le_bytes(id), idle_at, counters })
     }
 
     fn counter(&mut self, seen: u64) -> Option<Counter> {
-        match self.number()? {
+        match self.0.number()? {
             TALLY => Some(Counter::Tally(self.tally()?)),
             WEIGHTED => Some(Counter::Weighted(Weighted { tally: self.tally()? })),
             TOKEN_BUCKET => {
-                let debt = self.number()?;
-                let repaid_from = Timestamp::from_micros(seen.checked_sub(self.number()?)?);
+                let debt = self.0.number()?;
+                let repaid_from = Timestamp::from_micros(seen.checked_sub(self.0.number()?)?);
                 Some(Counter::TokenBucket(TokenBucket { debt, repaid_from }))
             }
             _ => None,
@@ -157,26 +147,13 @@ impl Reader<'_> {
     }
 
     fn tally(&mut self) -> Option<Tally> {
-        let (count, mut index) = (self.number()?, 0_u64);
+        let (count, mut index) = (self.0.number()?, 0_u64);
         let mut buckets = Vec::new();
         for _ in 0..count {
-            index = index.checked_add(self.number()?)?;
-            buckets.push(Bucket { index, count: self.number()? });
+            index = index.checked_add(self.0.number()?)?;
+            buckets.push(Bucket { index, count: self.0.number()? });
         }
         Some(Tally::from_buckets(buckets))
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        let mut number = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let (byte, rest) = self.bytes.split_first()?;
-            self.bytes = rest;
-            number |= u64::from(byte & 0x7f).checked_shl(shift)?;
-            if byte & 0x80 == 0 {
-                return Some(number);
-            }
-        }
-        None
     }
 }
 
