@@ -20,6 +20,9 @@ pub const CLUSTER_ACL_RULES: &str = "+cluster|slots +asking";
 /// What a user of Redis needs beyond [`ACL_RULES`] where Sentinel names the master.
 pub const SENTINEL_ACL_RULES: &str = "+role";
 
+/// What a user of Redis needs beyond [`ACL_RULES`] where answers wait for replicas.
+pub const WAIT_ACL_RULES: &str = "+wait";
+
 /// All that a Redis user needs for the shim's work, as `ACL SETUSER` takes it; the keys are added to it. Redis holds
 /// a script to what its user may do, so the commands of the scripts are among them.
 pub const ACL_RULES: &str = "+ping +select +evalsha +script|load +info +time +hmget +hget +hset +hdel +pexpireat +unlink \
