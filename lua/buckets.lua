@@ -114,19 +114,27 @@ function buckets.text(window)
   return span == 0 and value or string.format('%s %.0f %.0f', value, span, window.total)
 end
 
+-- How many chunks, the newest, are still to be written.
+local function unwritten(window)
+  return #window.writes / 2
+end
+
 -- Walks the buckets in use, the oldest first: index, count.
 function buckets.walk(window)
-  local chunks, in_text = numbered_values(window, window.number, window.number + window.chunks), nil
+  local written = window.number + window.chunks - unwritten(window)
+  local chunks, writes_at, in_text = numbered_values(window, window.number, written), 0, nil
   local function next_text()
-    if not chunks then
-      return nil
-    end
     local _, chunk = chunks()
+    if not chunk then
+      writes_at = writes_at + 2
+      chunk = window.writes[writes_at]
+    end
     if chunk then
       return each_of(first_and_counts(chunk))
     end
-    chunks = nil
-    return each_of(window.from, window.tail)
+    if writes_at == #window.writes + 2 then
+      return each_of(window.from, window.tail)
+    end
   end
   in_text = next_text()
   return function()
@@ -202,15 +210,25 @@ local function append(window, index, count)
   window.from, window.newest, window.tail = index, index, text(count)
 end
 
+-- Takes the newest chunk away: its first index and its counts.
+local function reopen_chunk(window)
+  window.chunks = window.chunks - 1
+  if unwritten(window) > 0 then
+    local chunk = table.remove(window.writes)
+    table.remove(window.writes)
+    return first_and_counts(chunk)
+  end
+  local field = numbered_field(window.name, window.number + window.chunks)
+  table.insert(window.stale, field)
+  return first_and_counts(redis.call('HGET', window.key, field))
+end
+
 -- Changes the count of a bucket that need not be the newest: what is not older than it is read, and written anew.
 -- Returns by how much it was changed: a bucket that is not in use is not made less than that.
 local function change(window, index, by)
   local texts = {{window.from, window.tail}}
   while window.chunks > 0 and index <= texts[#texts][1] do
-    window.chunks = window.chunks - 1
-    local field = numbered_field(window.name, window.number + window.chunks)
-    table.insert(texts, {first_and_counts(redis.call('HGET', window.key, field))})
-    table.insert(window.stale, field)
+    table.insert(texts, {reopen_chunk(window)})
   end
   local is_whole, oldest, changed, is_placed = window.chunks == 0, window.oldest, 0, false
   window.tail = ''

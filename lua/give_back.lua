@@ -4,7 +4,7 @@
 -- slots and cannot be one script: what one slot charged is taken back when another one rejects. The same arithmetic
 -- as `give_back` in engine/src/counter.rs, number for number.
 --
--- KEYS     1..n        the same as for take.lua
+-- KEYS     1..n        the same as for take.lua; one that was charged a cost and a lease comes twice
 -- ARGV     for each key
 --                      dated_us: until when the tokens could be spent, by the key's own time, which take.lua returned
 --                      id: what this return is known by, so that it is not made twice; empty where nobody was

@@ -1,7 +1,7 @@
 -- reset.lua: forgets subjects, as if they had never been asked for.
 --
 -- KEYS     1..n        one hash per subject; in Redis Cluster all in one slot
--- ARGV     1           spend_within_us: for how long tokens may be spent at most
+-- ARGV     1           spent_within_us: how long after a decision its tokens may be spent at most, those of leases too
 --
 -- Returns  how many of them were known
 --

@@ -1,8 +1,8 @@
 -- windows.lua: the arithmetic of each kind of window, the same as in engine/src/window, number for number.
 --
 -- It stands after buckets.lua in every script that counts, and has no KEYS, ARGV or Returns of its own. A window is a
--- table with its subject's key, its name, its capacity, what is to be written (writes) and forgotten (stale), and its
--- algorithm, whose functions are
+-- table with its subject's key, its name, its capacity, what is to be written (writes) and forgotten (stale), its span
+-- (per, us; but of a token bucket) and its algorithm, whose functions are
 --   read      takes the text of its field, none if it is fresh
 --   open      takes the two values of its arguments, the second as text
 --   settle    brings it up to a moment
@@ -19,7 +19,7 @@
 local sliding = {read = buckets.read, text = buckets.text, walk = buckets.walk}
 
 function sliding.open(window, per, number_of_buckets)
-  window.behind = tonumber(number_of_buckets)
+  window.per, window.behind = per, tonumber(number_of_buckets)
   window.width = math.ceil(per / window.behind)
 end
 
@@ -201,7 +201,7 @@ end
 local counter = setmetatable({}, {__index = sliding})
 
 function counter.open(window, per)
-  window.width, window.behind = per, 1
+  window.per, window.width, window.behind = per, per, 1
 end
 
 function counter.settle(window, seen)
@@ -248,7 +248,7 @@ end
 local fixed = setmetatable({}, {__index = sliding})
 
 function fixed.open(window, per, shifts)
-  window.width, window.behind = per, 0
+  window.per, window.width, window.behind = per, per, 0
   window.spans = {}
   for shift, till in string.gmatch(shifts, '(%d+) ?(%d*)') do
     table.insert(window.spans, {shift = tonumber(shift), till = tonumber(till) or math.huge})

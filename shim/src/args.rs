@@ -77,6 +77,14 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "15ms", value_parser = humantime::parse_duration)]
     pub store_timeout: Duration,
 
+    /// How many replicas must have a decision before it is answered; with fewer it fails (`refused`, code NOREPLICAS)
+    ///
+    /// Redis replicates after it has answered, so that a failover can lose the last charges, and sell those tokens
+    /// twice. With 1 here, and one replica to fail over to, it loses nothing that anybody was told. Each batch then takes
+    /// a way to the replica longer, and the batches of one connection wait for each other.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub wait_replicas: u32,
+
     /// From which difference between the clock of Redis and this machine's on to warn; no decision depends on it
     ///
     /// Redis decides by its own clock, so no other one matters, until a server with a wrong clock takes over: ahead, it
@@ -115,7 +123,7 @@ All that its Redis user needs; +select only for another database than 0:
   ACL SETUSER lanekeeper on >PASSWORD ~* \\
     +ping +select +evalsha +script|load +info +time +hmget +hget +hset +hdel +pexpireat +unlink +zadd +zremrangebyscore +zcard +pexpire
 In a cluster, on every node, also +cluster|slots +asking; with Sentinel also +role, which also
-leads to the clocks of replicas.
+leads to the clocks of replicas; with --wait-replicas also +wait.
 
 It also serves /healthz (the process lives), /readyz (the store answers), /metrics, and /openapi.json, which
 describes all of it. Logs go to stderr; RUST_LOG=debug says more.";
@@ -134,6 +142,9 @@ pub enum ArgsError {
     /// Certificates are given, and no Redis to use them for.
     #[error("--store-ca and --store-cert are for Redis: --store begins with `rediss` then")]
     Certificates,
+    /// Replicas are to be waited for, and there is no Redis to have them.
+    #[error("--wait-replicas is for Redis: `memory` has no replicas")]
+    Replicas,
     /// The variable that `--token-env` or `--admin-token-env` names is not set, empty or not text.
     #[error("{argument}: the environment variable {name} holds no token")]
     Token {
@@ -156,9 +167,11 @@ impl Args {
         };
         let app = match self.store.as_str() {
             "memory" if tls.ca.is_some() || tls.client.is_some() => return Err(ArgsError::Certificates),
+            "memory" if self.wait_replicas > 0 => return Err(ArgsError::Replicas),
             "memory" => App::new(MemoryStore::new().with_max_subjects(self.max_subjects)),
             url if url.starts_with("redis") => {
-                App::new(RedisStore::open_with(url, &tls, self.store_timeout, *self.clock_warning)?)
+                let (timeout, warning) = (self.store_timeout, *self.clock_warning);
+                App::new(RedisStore::open_with(url, &tls, timeout, warning, self.wait_replicas)?)
             }
             _ => return Err(ArgsError::Store),
         };
@@ -190,7 +203,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-    use crate::redis::{ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES};
+    use crate::redis::{ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES, WAIT_ACL_RULES};
 
     fn refusal(words: &[&str]) -> String {
         let args = Args::parse_from([&["lanekeeper-shim"], words].concat());
@@ -200,7 +213,7 @@ mod tests {
     #[test]
     fn help_names_what_a_redis_user_needs() {
         let help = Args::command().render_long_help().to_string();
-        for rules in [ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES] {
+        for rules in [ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES, WAIT_ACL_RULES] {
             assert!(help.contains(rules), "{help}");
         }
     }
@@ -211,6 +224,12 @@ mod tests {
         assert_eq!(refusal(&["--store", "memory", "--store-ca", "ca.pem"]), problem);
         let key_alone = ["lanekeeper-shim", "--store", "rediss://r", "--store-key", "key.pem"];
         assert!(Args::try_parse_from(key_alone).is_err());
+    }
+
+    #[test]
+    fn replicas_need_a_redis() {
+        let problem = "--wait-replicas is for Redis: `memory` has no replicas";
+        assert_eq!(refusal(&["--store", "memory", "--wait-replicas", "1"]), problem);
     }
 
     #[test]

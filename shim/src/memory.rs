@@ -16,11 +16,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use lanekeeper_engine::counter::{Charge, Counter, Returns, STORE_BUCKETS, SubjectCounters, decide};
 use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::Window;
-use lanekeeper_engine::wire::{
-    Check, CheckAnswer, KeyCheck, KeyReturn, MAX_SPEND_WITHIN, Operation, Returned, StoreError,
-};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, KeyReturn, Operation, Returned, StoreError};
 
-use crate::store::{Answering, NotReady, Store};
+use crate::store::{Answering, NotReady, SPENT_WITHIN, Store};
 
 /// Idle subjects looked at for each key of a check.
 const LOOKS_PER_KEY: usize = 2;
@@ -105,7 +103,7 @@ impl Store for MemoryStore {
         for key in keys {
             // it goes when it is due to be looked at: it has an entry in that queue
             if let Some(subject) = subjects.by_key.get_mut(key.as_str()) {
-                let returns = Returns::none_until(seen.plus(MAX_SPEND_WITHIN));
+                let returns = Returns::none_until(seen.plus(SPENT_WITHIN));
                 let counters = SubjectCounters { seen, counters: Vec::new(), returns };
                 *subject = Subject { windows: Vec::new(), counters };
             }

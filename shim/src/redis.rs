@@ -15,6 +15,7 @@
 //! | `permissions` | whether the user may run what the scripts run |
 //! | `room` | whether a server is nearly full |
 //! | `refusals` | what Redis refuses, for operators |
+//! | `replicas` | how many replicas an answer waits for |
 //! | `run` | a check whose keys are in several places |
 //! | `script` | the scripts' arguments and answers, and what a Redis user needs for them |
 
@@ -25,6 +26,7 @@ mod cluster;
 mod link;
 mod permissions;
 mod refusals;
+mod replicas;
 mod room;
 mod run;
 mod script;
@@ -46,9 +48,10 @@ pub use self::address::{AddressError, TlsFiles};
 use self::clock::Clocks;
 use self::link::PATIENCE;
 use self::refusals::Refusals;
+use self::replicas::Replicas;
 use self::room::Shares;
 use self::run::Run;
-pub use self::script::{ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES};
+pub use self::script::{ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES, WAIT_ACL_RULES};
 use self::script::{
     GIVE_BACK, GiveBack, NODES, NODES_KEY, RESET, decode_given, give_back_command, nodes_command,
     reset_command,
@@ -90,16 +93,18 @@ impl RedisStore {
     /// `redis-sentinel://10.0.0.1:26379,10.0.0.2:26379/mymaster/0`. It connects in the background, so this needs a
     /// running tokio runtime and no running Redis.
     pub fn open(url: &str, timeout: Duration) -> Result<Self, AddressError> {
-        Self::open_with(url, &TlsFiles::default(), timeout, CLOCK_WARNING)
+        Self::open_with(url, &TlsFiles::default(), timeout, CLOCK_WARNING, 0)
     }
 
     /// A store as [`open`](Self::open) has it, with certificates of its own for TLS. It warns of servers whose
-    /// clocks are further than `clock_warning` from this machine's.
+    /// clocks are further than `clock_warning` from this machine's. It answers only what `wait_replicas` replicas have
+    /// as well.
     pub fn open_with(
         url: &str,
         tls: &TlsFiles,
         timeout: Duration,
         clock_warning: Duration,
+        wait_replicas: u32,
     ) -> Result<Self, AddressError> {
         let place = Place::read(url, tls)?;
         let signs = Signs {
@@ -107,7 +112,7 @@ impl RedisStore {
             refusals: Refusals::default(),
             shares: Shares::default(),
         };
-        Ok(Self { servers: Arc::new(Servers::open(place, &signs)), signs, timeout })
+        Ok(Self { servers: Arc::new(Servers::open(place, Replicas(wait_replicas), &signs)), signs, timeout })
     }
 
     /// What [`Store::decide`] does, and when by the store's clock.

@@ -3,8 +3,13 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, Returned, StoreError};
+use lanekeeper_engine::lease;
+use lanekeeper_engine::wire::{self, Check, CheckAnswer, KeyReturn, Returned, StoreError};
 use prometheus_client::registry::Registry;
+
+/// How long after a decision anything that it charged may be spent: a lease lives longer than a request waits.
+pub(crate) const SPENT_WITHIN: Duration = lease::MAX_LIFE;
+const _: () = assert!(SPENT_WITHIN.as_millis() >= wire::MAX_SPEND_WITHIN.as_millis());
 
 /// What a store is asked for, once it has it.
 pub type Answering<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

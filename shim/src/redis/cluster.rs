@@ -17,6 +17,7 @@ use tracing::{debug, info};
 use super::Signs;
 use super::address::Address;
 use super::link::{Link, PATIENCE};
+use super::replicas::Replicas;
 use super::room::Admits;
 use super::sentinel::Server;
 use crate::store::NotReady;
@@ -38,6 +39,7 @@ struct Board {
     manner: ConnectionInfo,
     /// The addresses that were given; they are never forgotten.
     seeds: Vec<Address>,
+    replicas: Replicas,
     signs: Signs,
     links: Mutex<HashMap<Address, Arc<Link>>>,
     /// The node of each slot; none until the cluster was asked for the first time, with whatever result.
@@ -54,10 +56,16 @@ pub(super) fn slot(key: &str) -> u16 {
 
 impl Cluster {
     /// Finds the nodes in the background, starting from any of `seeds`. Needs a running tokio runtime.
-    pub(super) fn open(manner: ConnectionInfo, seeds: Vec<Address>, signs: &Signs) -> Self {
+    pub(super) fn open(
+        manner: ConnectionInfo,
+        seeds: Vec<Address>,
+        replicas: Replicas,
+        signs: &Signs,
+    ) -> Self {
         let board = Arc::new(Board {
             manner,
             seeds,
+            replicas,
             signs: signs.clone(),
             links: Mutex::default(),
             owners: watch::Sender::new(None),
@@ -193,7 +201,7 @@ impl Board {
         let mut links = self.links();
         let link = links.entry(address.clone()).or_insert_with(|| {
             info!(host = address.host, port = address.port, "a node of the cluster");
-            Arc::new(Link::open(Server::Known(address.of(&self.manner)), &self.signs))
+            Arc::new(Link::open(Server::Known(address.of(&self.manner)), self.replicas, &self.signs))
         });
         Arc::clone(link)
     }

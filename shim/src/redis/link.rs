@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::Signs;
 use super::backoff::Backoff;
+use super::replicas::Replicas;
 use super::room::Admits;
 use super::sentinel::Server;
 use super::{permissions, refusals};
@@ -56,14 +57,14 @@ enum State {
 
 impl Link {
     /// A link that connects in the background, and again whenever it is lost. Needs a running tokio runtime.
-    pub(super) fn open(server: Server, signs: &Signs) -> Self {
+    pub(super) fn open(server: Server, replicas: Replicas, signs: &Signs) -> Self {
         let line = Arc::new(Line {
             state: watch::Sender::new(State::Starting),
             answered: AtomicUsize::new(0),
             broken: watch::Sender::new(None),
             admits: watch::Sender::new(Admits::default()),
         });
-        let keeper = tokio::spawn(Arc::clone(&line).keep(server, signs.clone()));
+        let keeper = tokio::spawn(Arc::clone(&line).keep(server, replicas, signs.clone()));
         Self { line, keeper }
     }
 
@@ -120,12 +121,12 @@ impl Drop for Link {
 
 impl Line {
     /// Keeps a connection for ever, or until it is dropped.
-    async fn keep(self: Arc<Self>, server: Server, signs: Signs) {
+    async fn keep(self: Arc<Self>, server: Server, replicas: Replicas, signs: Signs) {
         let name = server.name();
         let mut backoff = Backoff::new();
         loop {
             let mut lasted = Duration::ZERO;
-            let NotReady { error, reason, code } = match reach(&server).await {
+            let NotReady { error, reason, code } = match reach(&server, replicas).await {
                 Ok((at, connection)) => {
                     info!(name, address = %at.addr(), "connected to redis");
                     let began = Instant::now();
@@ -188,11 +189,14 @@ impl Line {
     }
 }
 
-async fn reach(server: &Server) -> Result<(ConnectionInfo, MultiplexedConnection), NotReady> {
+async fn reach(
+    server: &Server,
+    replicas: Replicas,
+) -> Result<(ConnectionInfo, MultiplexedConnection), NotReady> {
     let at = server.find().await?;
     let mut connection = connect(&at).await?;
     server.check(&mut connection).await?;
-    permissions::check(&mut connection).await?;
+    permissions::check(&mut connection, replicas).await?;
     Ok((at, connection))
 }
 

@@ -10,6 +10,7 @@ use redis::{ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::time::timeout;
 
 use super::link::{PATIENCE, not_connected};
+use super::replicas::Replicas;
 use crate::store::NotReady;
 
 /// A key that never holds anything. That a user may not touch it does not matter: it may have keys of its own.
@@ -25,20 +26,28 @@ const COMMANDS: [&[&str]; 6] = [
     &["pexpireat", KEY, "none"],
 ];
 
+/// What goes with the scripts where replicas are waited for.
+const WAIT: &[&str] = &["wait", "none", "0"];
+
 /// Refuses a server that refuses its user one of the commands.
-pub(super) async fn check(connection: &mut MultiplexedConnection) -> Result<(), NotReady> {
-    let mut pipeline = Pipeline::with_capacity(COMMANDS.len());
-    for words in COMMANDS {
+pub(super) async fn check(
+    connection: &mut MultiplexedConnection,
+    replicas: Replicas,
+) -> Result<(), NotReady> {
+    let wait = (replicas.0 > 0).then_some(WAIT);
+    let commands: Vec<&[&str]> = COMMANDS.into_iter().chain(wait).collect();
+    let mut pipeline = Pipeline::with_capacity(commands.len());
+    for words in &commands {
         let mut command = redis::Cmd::new();
-        command.arg(words);
+        command.arg(*words);
         pipeline.add_command(command);
     }
-    let answers = timeout(PATIENCE, connection.send_packed_commands(&pipeline, 0, COMMANDS.len())).await;
+    let answers = timeout(PATIENCE, connection.send_packed_commands(&pipeline, 0, commands.len())).await;
     let answers = match answers {
         Ok(answers) => answers.map_err(|error| not_connected(&error))?,
         Err(_) => return Err(StoreError::Timeout.into()),
     };
-    let refused = COMMANDS.iter().zip(&answers).filter(|(_, answer)| is_refused(answer));
+    let refused = commands.iter().zip(&answers).filter(|(_, answer)| is_refused(answer));
     let refused: Vec<&str> = refused.filter_map(|(words, _)| words.first().copied()).collect();
     if refused.is_empty() {
         return Ok(());

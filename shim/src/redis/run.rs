@@ -37,18 +37,23 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// What it charged, if that is what `taken` says.
+    /// What it charged, if that is what `taken` says: costs, and what was leased beside them.
     fn charged(&self, taken: &Taken, spend_within: Duration) -> Vec<GiveBack<'_>> {
         let CheckAnswer::Allowed { keys } = &taken.answer else { return Vec::new() };
         let is_taken = |(key, _): &(&KeyCheck, &KeyAnswer)| key.operation == Operation::Take;
         let charged = self.check.keys.iter().zip(keys).filter(is_taken);
         charged
-            .map(|(key, answer)| GiveBack {
-                key: &key.key,
-                windows: &key.windows,
-                tokens: answer.granted,
-                dated: Timestamp::from_micros(answer.at_us).plus(spend_within),
-                id: None,
+            .flat_map(|(key, answer)| {
+                let cost = (answer.granted, spend_within);
+                let lease = answer.lease.map(|lease| (lease.tokens, lease.life()));
+                let charges = [Some(cost).filter(|(tokens, _)| *tokens > 0), lease].into_iter().flatten();
+                charges.map(|(tokens, lasts)| GiveBack {
+                    key: &key.key,
+                    windows: &key.windows,
+                    tokens,
+                    dated: Timestamp::from_micros(answer.at_us).plus(lasts),
+                    id: None,
+                })
             })
             .collect()
     }

@@ -4,21 +4,24 @@ use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lanekeeper_engine::counter::STORE_BUCKETS;
+use lanekeeper_engine::lease::Lease;
 use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::{Calendar, Unit, Window, Zone};
-use lanekeeper_engine::wire::{
-    Check, CheckAnswer, KeyAnswer, MAX_SPEND_WITHIN, Operation, StoreError, WindowAnswer,
-};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyAnswer, Operation, StoreError, WindowAnswer};
 use redis::{Cmd, Value};
 
 use super::Taken;
 use super::room::Admits;
+use crate::store::SPENT_WITHIN;
 
 /// What a user of Redis Cluster needs beyond [`ACL_RULES`].
 pub const CLUSTER_ACL_RULES: &str = "+cluster|slots +asking";
 
 /// What a user of Redis needs beyond [`ACL_RULES`] where Sentinel names the master.
 pub const SENTINEL_ACL_RULES: &str = "+role";
+
+/// What a user of Redis needs beyond [`ACL_RULES`] where answers wait for replicas.
+pub const WAIT_ACL_RULES: &str = "+wait";
 
 /// All that a Redis user needs for the shim's work, as `ACL SETUSER` takes it; the keys are added to it. Redis holds
 /// a script to what its user may do, so the commands of the scripts are among them.
@@ -31,6 +34,7 @@ pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| {
         include_str!("../../../lua/buckets.lua"),
         include_str!("../../../lua/windows.lua"),
         include_str!("../../../lua/subject.lua"),
+        include_str!("../../../lua/lease.lua"),
         include_str!("../../../lua/take.lua")
     ))
 });
@@ -94,6 +98,10 @@ pub(super) fn take_command(check: &Check, spend_within: Duration, admits: Admits
             Operation::Peek => "peek",
         });
         command.arg(ask.cost).arg(ask.at_least);
+        match ask.lease {
+            Some(lease) => command.arg(&[lease.tokens, lease.life_ms, lease.drift, lease.nodes]),
+            None => command.arg(0),
+        };
         add_windows(&mut command, &key.windows);
     }
     command
@@ -124,7 +132,7 @@ pub(super) fn give_back_command(returns: &[GiveBack<'_>]) -> Cmd {
 /// Forgets one key.
 pub(super) fn reset_command(key: &str) -> Cmd {
     let mut command = RESET.run(std::iter::once(key));
-    command.arg(micros(MAX_SPEND_WITHIN));
+    command.arg(micros(SPENT_WITHIN));
     command
 }
 
@@ -226,8 +234,16 @@ fn read(check: &Check, numbers: &mut dyn Iterator<Item = Value>) -> Option<Resul
     let mut keys = Vec::with_capacity(check.keys.len());
     for key in &check.keys {
         let (at_us, granted) = (next(numbers)?, next::<u32>(numbers)?);
-        let may_be_granted = if allowed { key.ask().at_least..=key.cost } else { 0..=0 };
+        let may_be_granted = if allowed { key.ask().at_least.min(key.cost)..=key.cost } else { 0..=0 };
         if !may_be_granted.contains(&granted) {
+            return None;
+        }
+        let lease = match (next(numbers)?, next(numbers)?) {
+            (0, 0) => None,
+            (tokens, life_ms) => Some(Lease { tokens, life_ms }),
+        };
+        let may_be_leased = |lease: Lease| allowed && key.lease.is_some_and(|ask| lease.fits(ask));
+        if !lease.is_none_or(may_be_leased) {
             return None;
         }
         let mut windows = Vec::with_capacity(key.windows.len());
@@ -238,7 +254,7 @@ fn read(check: &Check, numbers: &mut dyn Iterator<Item = Value>) -> Option<Resul
             }
             windows.push(WindowAnswer { remaining, reset_us, wait_us });
         }
-        keys.push(KeyAnswer { granted, at_us, shard: 0, lease: None, windows });
+        keys.push(KeyAnswer { granted, at_us, shard: 0, lease, windows });
     }
     let answer = if allowed { CheckAnswer::Allowed { keys } } else { CheckAnswer::Rejected { keys } };
     numbers.next().is_none().then_some(Ok(Taken { at, answer }))

@@ -19,6 +19,7 @@ use super::address::Place;
 use super::cluster::{self, Cluster};
 use super::link::{Link, not_connected};
 use super::refusals::Refusals;
+use super::replicas::Replicas;
 use super::room::Admits;
 use super::script::Script;
 use crate::store::NotReady;
@@ -40,6 +41,7 @@ pub(super) struct Call {
 /// What holds the keys.
 pub(super) struct Servers {
     place: Held,
+    replicas: Replicas,
     refusals: Refusals,
 }
 
@@ -60,12 +62,12 @@ struct Attempt {
 }
 
 impl Servers {
-    pub(super) fn open(place: Place, signs: &Signs) -> Self {
+    pub(super) fn open(place: Place, replicas: Replicas, signs: &Signs) -> Self {
         let place = match place {
-            Place::One(server) => Held::One(Arc::new(Link::open(server, signs))),
-            Place::Cluster { manner, seeds } => Held::Cluster(Cluster::open(manner, seeds, signs)),
+            Place::One(server) => Held::One(Arc::new(Link::open(server, replicas, signs))),
+            Place::Cluster { manner, seeds } => Held::Cluster(Cluster::open(manner, seeds, replicas, signs)),
         };
-        Self { place, refusals: signs.refusals.clone() }
+        Self { place, replicas, refusals: signs.refusals.clone() }
     }
 
     /// Whether every server would answer now.
@@ -108,7 +110,7 @@ impl Servers {
         while !due.is_empty() {
             let mut again: Vec<Attempt> = Vec::new();
             let mut keys_move = false;
-            for (attempt, answer) in send(calls, due, deadline).await {
+            for (attempt, answer) in send(calls, due, self.replicas, deadline).await {
                 let at = attempt.call;
                 if let Ok(Value::ServerError(error)) = &answer {
                     let error = RedisError::from(error.clone());
@@ -180,6 +182,7 @@ fn set(answers: &mut [Result<Value, StoreError>], at: usize, answer: Result<Valu
 async fn send(
     calls: &[Call],
     attempts: Vec<Attempt>,
+    replicas: Replicas,
     deadline: Instant,
 ) -> Vec<(Attempt, Result<Value, StoreError>)> {
     let mut batches: Vec<Vec<Attempt>> = Vec::new();
@@ -192,13 +195,14 @@ async fn send(
             None => batches.push(vec![attempt]),
         }
     }
-    let sent = batches.into_iter().map(|batch| send_batch(calls, batch, deadline));
+    let sent = batches.into_iter().map(|batch| send_batch(calls, batch, replicas, deadline));
     join_all(sent).await.into_iter().flatten().collect()
 }
 
 async fn send_batch(
     calls: &[Call],
     batch: Vec<Attempt>,
+    replicas: Replicas,
     deadline: Instant,
 ) -> Vec<(Attempt, Result<Value, StoreError>)> {
     let mut scripts: Vec<&Script> = Vec::new();
@@ -216,7 +220,8 @@ async fn send_batch(
         runs.push(&call.command);
     }
     let loads: Vec<Cmd> = scripts.iter().map(|script| script.load()).collect();
-    let commands: Vec<&Cmd> = loads.iter().chain(runs).collect();
+    let wait = replicas.wait(deadline);
+    let commands: Vec<&Cmd> = loads.iter().chain(runs).chain(&wait).collect();
     let link = batch.first().map(|attempt| Arc::clone(&attempt.to));
     let answers = match link {
         Some(link) => timeout_at(deadline, link.send(&commands)).await.unwrap_or(Err(StoreError::Timeout)),
@@ -224,7 +229,8 @@ async fn send_batch(
     };
     let answer = |at: usize| match &answers {
         Ok(values) if values.len() == commands.len() => {
-            values.get(loads.len() + at).cloned().ok_or(StoreError::Malformed)
+            let answer = values.get(loads.len() + at).cloned().ok_or(StoreError::Malformed)?;
+            Ok(if wait.is_some() { replicas.hold(answer, values.last()) } else { answer })
         }
         Ok(_) => Err(StoreError::Malformed),
         Err(error) => Err(*error),

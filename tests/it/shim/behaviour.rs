@@ -4,50 +4,12 @@ use std::time::{Duration, Instant};
 
 use lanekeeper_engine::counter::STORE_BUCKETS;
 use lanekeeper_engine::wire::CheckAnswer;
-use lanekeeper_shim::app::App;
-use lanekeeper_shim::memory::MemoryStore;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    HOUR, MINUTE, SECOND, Shim, allowed, batch, bucket, check, counter, fixed, left, log, rejected,
-    shim_on_cluster, shim_on_redis, shim_on_valkey, sliding,
+    HOUR, MINUTE, SECOND, Shim, allowed, batch, bucket, check, counter, fixed, left, log, on_every_backend,
+    rejected, sliding,
 };
-
-macro_rules! on_every_backend {
-    ($($case:ident,)*) => {
-        mod embedded {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $case() {
-                super::$case(super::Shim::start(super::App::new(super::MemoryStore::new())).await).await;
-            })*
-        }
-
-        mod redis {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $case() {
-                let (shim, _redis) = super::shim_on_redis().await;
-                super::$case(shim).await;
-            })*
-        }
-
-        mod valkey {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $case() {
-                if let Some((shim, _valkey)) = super::shim_on_valkey().await {
-                    super::$case(shim).await;
-                }
-            })*
-        }
-
-        mod cluster {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $case() {
-                let (shim, _cluster) = super::shim_on_cluster().await;
-                super::$case(shim).await;
-            })*
-        }
-    };
-}
 
 on_every_backend! {
     refuses_the_eleventh_request_in_an_hour_of_ten,

@@ -5,11 +5,12 @@
 //! within a test some run over many times and others meet the largest numbers.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lanekeeper_engine::counter::{Charge, STORE_BUCKETS, SubjectCounters, decide};
+use lanekeeper_engine::lease::{Lease, LeaseAsk};
 use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::{Change, MAX_EXACT, MAX_LIMIT, MAX_LOG_LIMIT, MAX_PER, Window, Zone};
 use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, KeyReturn, Operation, Returned};
@@ -21,9 +22,10 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use tokio::runtime::Runtime;
 
-use crate::support::{HOUR, bucket, counter, fixed, log, ready_store, sliding, zoned};
+use crate::support::{HOUR, SECOND, bucket, counter, fixed, log, ready_store, sliding, zoned};
 
 const KEYS: usize = 4;
+const MAX_LIFE_MS: u32 = 30_000;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -46,6 +48,22 @@ struct Question {
     /// A number that makes its cost, and perhaps one that makes what would do.
     cost: u32,
     at_least: Option<u32>,
+    /// What it asks for in advance if it takes; of those the ones with the smallest costs cost nothing.
+    lease: Option<LeaseAsk>,
+}
+
+fn leases() -> impl Strategy<Value = Option<LeaseAsk>> {
+    let tokens = prop_oneof![4 => 1..6u32, 2 => 1..2000u32, 1 => 1..=MAX_LIMIT, 1 => Just(MAX_LIMIT)];
+    let life_ms = prop_oneof![1 => 1..200u32, 3 => 1..=MAX_LIFE_MS, 1 => Just(MAX_LIFE_MS)];
+    let drift = prop_oneof![1 => Just(1), 2 => Just(10_000), 2 => 1..=1_000_000u32, 2 => Just(1_000_000)];
+    let nodes = prop_oneof![3 => Just(1), 2 => 1..20u32, 1 => 1..=u32::MAX];
+    let ask = (tokens, life_ms, drift, nodes).prop_map(|(tokens, life_ms, drift, nodes)| LeaseAsk {
+        tokens,
+        life_ms,
+        drift,
+        nodes,
+    });
+    prop_oneof![1 => Just(None), 1 => ask.prop_map(Some)]
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -56,13 +74,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let check = subsequence((0..KEYS).collect::<Vec<_>>(), 1..=KEYS)
         .prop_flat_map(move |keys| {
             let question = |key| {
-                (Just(key), 0..2usize, operation(), cost(), at_least()).prop_map(
-                    |(key, list, operation, cost, at_least)| Question {
+                (Just(key), 0..2usize, operation(), cost(), at_least(), leases()).prop_map(
+                    |(key, list, operation, cost, at_least, lease)| Question {
                         key,
                         list,
                         operation,
                         cost,
                         at_least,
+                        lease,
                     },
                 )
             };
@@ -80,8 +99,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// One subject asked so often, and with dates so far apart, that it holds many buckets and they are read again.
 fn long_steps() -> impl Strategy<Value = Vec<Step>> {
     let spend_within = select(vec![0, 0, 0, 1, 3, 20, 90]).prop_map(Duration::from_millis);
-    let ask = (spend_within, 0..3u32).prop_map(|(spend_within, cost)| {
-        let question = Question { key: 0, list: 0, operation: Operation::Take, cost, at_least: None };
+    let ask = (spend_within, 0..3u32, leases()).prop_map(|(spend_within, cost, lease)| {
+        // so few that they do not fill the windows at once
+        let lease = lease.map(|lease| LeaseAsk { tokens: 1 + lease.tokens % 3, ..lease });
+        let question = Question { key: 0, list: 0, operation: Operation::Take, cost, at_least: None, lease };
         Step::Ask { spend_within, checks: vec![vec![question]] }
     });
     let pause = prop_oneof![6 => 0..300u64, 1 => 0..30_000u64].prop_map(|us| Step::Pause { us });
@@ -161,6 +182,25 @@ fn windows() -> impl Strategy<Value = Vec<Window>> {
     (subsequence(all, 1..=6), restless).prop_map(|(all, restless)| [all, restless].concat()).prop_shuffle()
 }
 
+/// Windows of which a lease is worth something.
+fn roomy_windows() -> impl Strategy<Value = Vec<Window>> {
+    let all = vec![
+        sliding(6000, 60 * SECOND),
+        sliding(200_000, HOUR),
+        sliding(MAX_LIMIT, MAX_PER),
+        log(500, HOUR),
+        log(MAX_LOG_LIMIT, MAX_PER),
+        counter(6000, 60 * SECOND),
+        counter(284_836, MAX_PER),
+        fixed(6000, 60 * SECOND, 0),
+        fixed(MAX_LIMIT, MAX_PER, 840),
+        zoned(6000, HOUR, zone("Australia/Lord_Howe")),
+        bucket(100, SECOND, 6000),
+        bucket(MAX_LIMIT, HOUR, MAX_LIMIT),
+    ];
+    subsequence(all, 1..=2).prop_shuffle()
+}
+
 fn zone(name: &str) -> Zone {
     Zone::named(name).unwrap()
 }
@@ -185,6 +225,8 @@ struct Side {
     runtime: Runtime,
     store: RedisStore,
     cases: AtomicU64,
+    /// How many tokens were granted in advance, and for how many ms, each time.
+    leased: Mutex<Vec<Lease>>,
     _redis: Redis,
 }
 
@@ -192,7 +234,7 @@ impl Side {
     fn start(redis: Redis) -> Self {
         let runtime = Runtime::new().unwrap();
         let store = runtime.block_on(ready_store(&redis));
-        Self { runtime, store, cases: AtomicU64::new(0), _redis: redis }
+        Self { runtime, store, cases: AtomicU64::new(0), leased: Mutex::default(), _redis: redis }
     }
 
     fn ask(&self, checks: &[Check], spend_within: Duration) -> Vec<Taken> {
@@ -203,6 +245,13 @@ impl Side {
     fn give_back(&self, back: &KeyReturn) -> (Timestamp, u32) {
         let given = self.runtime.block_on(self.store.give_back_with_time(std::slice::from_ref(back)));
         given[0].expect("redis gives back")
+    }
+
+    /// Whether the cases met leases, among them short ones and long ones.
+    fn has_leased(&self) -> bool {
+        let leased = self.leased.lock().unwrap();
+        let lives = || leased.iter().map(|lease| lease.life_ms);
+        leased.len() > 100 && lives().any(|life| life < 1000) && lives().any(|life| life > 10_000)
     }
 
     /// Runs one case against `model`.
@@ -217,10 +266,12 @@ impl Side {
         let ask_of = |question: &Question| {
             let windows = windows(question.key, question.list);
             let most = windows.iter().map(Window::capacity).min().unwrap();
-            let cost = 1 + question.cost % most;
+            let lease = question.lease.filter(|_| question.operation == Operation::Take);
+            let cost = if lease.is_some() { question.cost % most } else { 1 + question.cost % most };
             KeyCheck {
                 operation: question.operation,
-                at_least: question.at_least.map(|least| 1 + least % cost),
+                at_least: question.at_least.filter(|_| cost > 0).map(|least| 1 + least % cost),
+                lease,
                 ..KeyCheck::take(format!("case{case}:{{{}}}", question.key), cost, windows)
             }
         };
@@ -234,6 +285,7 @@ impl Side {
                         let expected = model.decide(check, taken.at, *spend_within);
                         prop_assert_eq!(&taken.answer, &expected, "at {:?}: {:?}", taken.at, check);
                         charged.extend(charges(check, &taken.answer, *spend_within));
+                        self.leased.lock().unwrap().extend(leases_of(&taken.answer));
                     }
                 }
                 Step::GiveBack { charge, tokens, id } => {
@@ -252,16 +304,26 @@ impl Side {
 fn charges(check: &Check, answer: &CheckAnswer, spend_within: Duration) -> Vec<KeyReturn> {
     let CheckAnswer::Allowed { keys } = answer else { return Vec::new() };
     let keys = check.keys.iter().zip(keys).filter(|(key, _)| key.operation == Operation::Take);
-    keys.map(|(key, answer)| KeyReturn {
-        key: key.key.clone(),
-        shards: 1,
-        shard: 0,
-        tokens: answer.granted,
-        dated_us: Timestamp::from_micros(answer.at_us).plus(spend_within).as_micros(),
-        id: 0,
-        windows: key.windows.clone(),
+    keys.flat_map(|(key, answer)| {
+        let cost = Some((answer.granted, spend_within)).filter(|(granted, _)| *granted > 0);
+        let lease = answer.lease.map(|lease| (lease.tokens, lease.life()));
+        let charges = cost.into_iter().chain(lease);
+        charges.map(|(tokens, lasts)| KeyReturn {
+            key: key.key.clone(),
+            shards: 1,
+            shard: 0,
+            tokens,
+            dated_us: Timestamp::from_micros(answer.at_us).plus(lasts).as_micros(),
+            id: 0,
+            windows: key.windows.clone(),
+        })
     })
     .collect()
+}
+
+fn leases_of(answer: &CheckAnswer) -> Vec<Lease> {
+    let CheckAnswer::Allowed { keys } = answer else { return Vec::new() };
+    keys.iter().filter_map(|key| key.lease).collect()
 }
 
 /// What the script is held to.
@@ -345,10 +407,11 @@ fn the_script_in_valkey_answers_number_for_number_what_the_engine_answers() {
 }
 
 fn agrees_with_the_engine(side: &Side) {
-    let lists = prop::collection::vec(windows(), KEYS);
+    let lists = prop::collection::vec(prop_oneof![windows(), roomy_windows()], KEYS);
     proptest!(config(128), |(steps in steps(), lists in lists)| {
         side.agrees(&steps, |key, _| lists[key].clone(), &mut Engine::default())?;
     });
+    assert!(side.has_leased(), "{:?}", side.leased);
 }
 
 #[test]
@@ -357,6 +420,7 @@ fn the_script_answers_what_the_engine_answers_also_when_a_subject_holds_many_buc
     proptest!(config(24), |(steps in long_steps(), windows in long_windows())| {
         side.agrees(&steps, |_, _| windows.clone(), &mut Engine::default())?;
     });
+    assert!(side.has_leased(), "{:?}", side.leased);
 }
 
 #[test]

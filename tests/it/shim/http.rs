@@ -1,6 +1,6 @@
 //! The HTTP side: protocols, the token, what is refused and how, and what the shim says of itself.
 
-use lanekeeper_engine::wire::{DECIDE_PATH, MAX_CHECKS, SHIM_HEADER};
+use lanekeeper_engine::wire::{DECIDE_PATH, MAX_CHECKS, MAX_RETURNS, SHIM_HEADER};
 use lanekeeper_shim::app::{App, MAX_BODY_BYTES};
 use lanekeeper_shim::listen::{Address, listen};
 use lanekeeper_shim::memory::MemoryStore;
@@ -69,6 +69,51 @@ async fn names_the_field_that_is_wrong() {
         let problem = problem(shim.post(body.to_string()).await, StatusCode::BAD_REQUEST).await;
         assert_eq!(problem["field"], field, "{place}: {problem}");
         assert_ne!(problem["detail"], "");
+    }
+}
+
+#[tokio::test]
+async fn names_the_field_of_a_lease_or_of_a_return_that_is_wrong() {
+    let shim = shim().await;
+    let mut right = right();
+    let windows = right["checks"][0]["keys"][0]["windows"].clone();
+    right["checks"][0]["keys"][0]["lease"] =
+        json!({"tokens": 5, "life_ms": 100, "drift": 10_000, "nodes": 1});
+    right["returns"] = json!([{"key": "k", "tokens": 1, "dated_us": 1, "id": 1, "windows": windows}]);
+    right["checks"][0]["keys"][0]["operation"] = json!("take");
+    right["checks"][0]["keys"][0]["at_least"] = json!(null);
+    assert_eq!(shim.post(right.to_string()).await.status(), StatusCode::OK);
+    let (key, lease) = ("/checks/0/keys/0", "checks[0].keys[0].lease");
+    let cases = [
+        ("/lease", json!(1), lease.to_owned()),
+        ("/lease/tokens", json!(0), format!("{lease}.tokens")),
+        ("/lease/tokens", json!(1_000_000_001), format!("{lease}.tokens")),
+        ("/lease/life_ms", json!(0), format!("{lease}.life_ms")),
+        ("/lease/life_ms", json!(30_001), format!("{lease}.life_ms")),
+        ("/lease/drift", json!(0), format!("{lease}.drift")),
+        ("/lease/drift", json!(1_000_001), format!("{lease}.drift")),
+        ("/lease/nodes", json!(0), format!("{lease}.nodes")),
+        ("/lease/nodes", json!(1.5), format!("{lease}.nodes")),
+        ("/operation", json!("peek"), lease.to_owned()),
+        ("/at_least", json!(2), "checks[0].keys[0].at_least".to_owned()),
+    ];
+    let cases = cases.map(|(place, value, field)| (format!("{key}{place}"), value, field));
+    let of_returns = [
+        ("/returns", json!({}), "returns"),
+        ("/returns", json!(vec![right["returns"][0].clone(); MAX_RETURNS + 1]), "returns"),
+        ("/returns/0/key", json!(""), "returns[0].key"),
+        ("/returns/0/tokens", json!(0), "returns[0].tokens"),
+        ("/returns/0/tokens", json!(-1), "returns[0].tokens"),
+        ("/returns/0/dated_us", json!(u64::MAX), "returns[0].dated_us"),
+        ("/returns/0/windows", json!([]), "returns[0].windows"),
+        ("/checks", json!(vec![right["checks"][0].clone(); MAX_CHECKS + 1]), "checks"),
+    ];
+    let of_returns = of_returns.map(|(place, value, field)| (place.to_owned(), value, field.to_owned()));
+    for (place, value, field) in cases.into_iter().chain(of_returns) {
+        let mut body = right.clone();
+        *body.pointer_mut(&place).unwrap() = value;
+        let problem = problem(shim.post(body.to_string()).await, StatusCode::BAD_REQUEST).await;
+        assert_eq!(problem["field"], field, "{place}: {problem}");
     }
 }
 

@@ -191,11 +191,20 @@ async fn fits_real_answers_of_every_kind_that_it_names() {
         {"algorithm": "fixed_window", "limit": 1, "per_ms": 60000, "timezone": "Asia/Kathmandu"},
         {"algorithm": "token_bucket", "limit": 1, "per_ms": 60000, "burst": 1}]"#;
     let check = format!(r#"{{"keys": [{{"key": "{{k}}", "cost": 1, "windows": {windows}}}]}}"#);
-    let batch = format!(r#"{{"version": 1, "spend_within_ms": 0, "checks": [{check}, {check}]}}"#);
-    for shim in [&shim, &broken] {
-        seen.insert(ask(&description, shim, DECIDE, "", Some(&batch)).await);
-    }
     let back = format!(r#"{{"key": "{{k}}", "tokens": 1, "dated_us": 9, "id": 1, "windows": {windows}}}"#);
+    let lease = r#""lease": {"tokens": 5, "life_ms": 9000, "drift": 10000, "nodes": 1}"#;
+    let hour = r#"[{"algorithm": "sliding_window", "limit": 1000, "per_ms": 3600000}]"#;
+    let leased = format!(r#"{{"keys": [{{"key": "{{l}}", "cost": 0, {lease}, "windows": {hour}}}]}}"#);
+    for (returns, checks) in [("", format!("{check}, {check}, {leased}")), (back.as_str(), String::new())] {
+        let batch = r#"{"version": 1, "spend_within_ms": 0, "#;
+        let batch = format!(r#"{batch}"returns": [{returns}], "checks": [{checks}]}}"#);
+        let asked: Value = serde_json::from_str(&batch).unwrap();
+        let schema = json!({"$ref": "#/components/schemas/DecideRequest"});
+        description.assert_fits(&schema, &asked, "a batch");
+        for shim in [&shim, &broken] {
+            seen.insert(ask(&description, shim, DECIDE, "", Some(&batch)).await);
+        }
+    }
     let back = format!(r#"{{"version": 1, "returns": [{back}, {back}]}}"#);
     for shim in [&shim, &broken] {
         seen.insert(ask(&description, shim, RETURN, "", Some(&back)).await);

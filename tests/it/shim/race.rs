@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lanekeeper_engine::lease::LeaseAsk;
 use lanekeeper_engine::wire::{Check, CheckAnswer, Operation};
 use lanekeeper_shim::memory::MemoryStore;
 use lanekeeper_shim::store::Store;
@@ -90,6 +91,46 @@ async fn a_thousand_at_once_on_redis_are_a_hundred_in_every_round() {
 async fn a_thousand_at_once_on_a_cluster_are_a_hundred_in_every_round() {
     let cluster = Cluster::start().unwrap();
     admits_exactly_the_limit(Arc::new(store_at(&cluster.url()).await) as Arc<dyn Store>).await;
+}
+
+/// How many tokens the callers are granted, of whom each asks for some in advance.
+async fn granted(store: &Arc<dyn Store>, round: usize) -> u32 {
+    let lease = Some(LeaseAsk { tokens: 7, life_ms: 30_000, drift: 1_000_000, nodes: 1 });
+    let mut batches = JoinSet::new();
+    for _ in 0..CALLERS / BATCH {
+        let (store, mut batch) = (Arc::clone(store), vec![question(round, Operation::Take); BATCH]);
+        batch.iter_mut().for_each(|check| check.keys[0].lease = lease);
+        batches.spawn(async move { store.decide(&batch, Duration::ZERO).await });
+    }
+    let tokens = |answer: CheckAnswer| match answer {
+        CheckAnswer::Allowed { keys } => keys[0].granted + keys[0].lease.map_or(0, |lease| lease.tokens),
+        CheckAnswer::Rejected { .. } => 0,
+        CheckAnswer::Failed { error } => panic!("{error}"),
+    };
+    batches.join_all().await.concat().into_iter().map(tokens).sum()
+}
+
+async fn grants_exactly_the_limit(store: Arc<dyn Store>) {
+    for round in 0..ROUNDS {
+        assert_eq!(granted(&store, round).await, LIMIT, "in round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_leases_at_once_on_the_embedded_store_are_a_hundred_tokens_in_every_round() {
+    grants_exactly_the_limit(Arc::new(MemoryStore::new())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_leases_at_once_on_redis_are_a_hundred_tokens_in_every_round() {
+    let (store, _redis) = on_redis().await;
+    grants_exactly_the_limit(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_leases_at_once_on_a_cluster_are_a_hundred_tokens_in_every_round() {
+    let cluster = Cluster::start().unwrap();
+    grants_exactly_the_limit(Arc::new(store_at(&cluster.url()).await) as Arc<dyn Store>).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

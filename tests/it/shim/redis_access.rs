@@ -17,7 +17,7 @@ fn run(redis: &Redis, words: &[&str]) -> Value {
 }
 
 async fn shim_at(url: &str, tls: &TlsFiles) -> Shim {
-    Shim::start(App::new(RedisStore::open_with(url, tls, PATIENT, SECOND).unwrap())).await
+    Shim::start(App::new(RedisStore::open_with(url, tls, PATIENT, SECOND, 0).unwrap())).await
 }
 
 /// What `/readyz` says of a store that is not ready.
@@ -77,7 +77,7 @@ async fn refuses_files_that_are_no_use() {
     let ca = Ca::new().unwrap();
     let (cert, key) = ca.sign("shim").unwrap();
     let open = |url: &str, ca: Option<PathBuf>, client| {
-        RedisStore::open_with(url, &TlsFiles { ca, client }, PATIENT, SECOND).err().unwrap()
+        RedisStore::open_with(url, &TlsFiles { ca, client }, PATIENT, SECOND, 0).err().unwrap()
     };
     let tls = "rediss://127.0.0.1";
     let error = open("redis://127.0.0.1", Some(ca.file()), None);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lanekeeper_engine::wire::{Check, CheckAnswer, StoreError};
+use lanekeeper_engine::lease::{Lease, LeaseAsk};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, StoreError};
 use lanekeeper_shim::redis::RedisStore;
 use lanekeeper_shim::store::Store;
 use lanekeeper_tests::redis::Redis;
@@ -26,9 +27,11 @@ async fn ask(store: &RedisStore, check: Check) -> CheckAnswer {
     store.decide(&[check], Duration::ZERO).await.remove(0)
 }
 
-/// What the script says of one that is taken of a window of ten: its clock, that it is allowed, the latest moment seen,
-/// how much is granted, what is left, until when, and until the cost fits.
-const ANSWER: [&str; 7] = [":1", ":1", ":1", ":1", ":9", ":5", ":0"];
+/// What the script says of one that is taken of a window of ten, with a lease: its clock, that it is allowed, the latest
+/// moment seen, how much is granted, the lease's tokens and life, what is left, until when, and until the cost fits.
+const ANSWER: [&str; 9] = [":1", ":1", ":1", ":1", ":3", ":500", ":6", ":5", ":0"];
+/// What is asked for in advance.
+const LEASE: LeaseAsk = LeaseAsk { tokens: 4, life_ms: 1000, drift: 10_000, nodes: 1 };
 
 fn array(words: &[&str]) -> String {
     format!("*{}\r\n{}\r\n", words.len(), words.join("\r\n"))
@@ -37,20 +40,27 @@ fn array(words: &[&str]) -> String {
 /// What a shim makes of `answer`.
 async fn told(answer: &str, timeout: Duration) -> CheckAnswer {
     let store = RedisStore::open(&impostor(answer).await, timeout).unwrap();
-    ask(&store, check(&[("k", 1, &[sliding(10, HOUR)])])).await
+    let key = KeyCheck { lease: Some(LEASE), ..KeyCheck::take("k", 1, [sliding(10, HOUR)]) };
+    ask(&store, Check { keys: vec![key] }).await
 }
 
 #[tokio::test]
 async fn an_answer_with_one_number_out_of_range_is_a_failure_and_no_more() {
-    assert_eq!(left(&told(&array(&ANSWER), PATIENT).await), [[9]], "without that it is an answer");
+    let answer = told(&array(&ANSWER), PATIENT).await;
+    assert_eq!(left(&answer), [[6]], "without that it is an answer");
+    let CheckAnswer::Allowed { keys } = answer else { panic!("not allowed") };
+    assert_eq!(keys[0].lease, Some(Lease { tokens: 3, life_ms: 500 }));
     let never_numbers =
         ["+1", "$1\r\n1", "$-1", "*0", "*1\r\n:1", ",0.5", "(1", "#t", "_", "-ERR x", "%1\r\n:1\r\n:1"];
-    let out_of_range: [&[&str]; 7] = [
+    let out_of_range: [&[&str]; 9] = [
         &[":-1"],
         &[":2", ":-1", ":-2", ":9223372036854775807"],
         &[":-1"],
         // more than was asked for, or less than was to be had at least
         &[":-1", ":0", ":2", ":4294967297"],
+        // none, for a time; more than was asked for, or for longer
+        &[":-1", ":0", ":5", ":4294967297"],
+        &[":-1", ":1001", ":4294967297"],
         // more than the window holds
         &[":-1", ":11", ":4294967295", ":4294967296"],
         &[":-1"],
@@ -67,9 +77,11 @@ async fn an_answer_with_one_number_out_of_range_is_a_failure_and_no_more() {
         words[at] = ":9223372036854775808";
         assert_eq!(told(&array(&words), PATIENT).await, failed(StoreError::Unreachable), "{words:?}");
     }
-    let mut granted_although_rejected = ANSWER;
-    granted_although_rejected[1] = ":0";
-    assert_eq!(told(&array(&granted_although_rejected), PATIENT).await, failed(StoreError::Malformed));
+    let granted_although_rejected = [":1", ":0", ":1", ":1", ":0", ":0", ":6", ":5", ":0"];
+    let leased_although_rejected = [":1", ":0", ":1", ":0", ":3", ":500", ":6", ":5", ":0"];
+    for words in [granted_although_rejected, leased_although_rejected] {
+        assert_eq!(told(&array(&words), PATIENT).await, failed(StoreError::Malformed), "{words:?}");
+    }
 }
 
 #[tokio::test]
@@ -80,11 +92,11 @@ async fn an_answer_of_another_shape_is_a_failure_and_no_more() {
         ("$-1\r\n", StoreError::Malformed),
         ("*0\r\n", StoreError::Malformed),
         ("*-1\r\n", StoreError::Malformed),
-        ("*1\r\n*7\r\n:1\r\n:1\r\n:1\r\n:1\r\n:9\r\n:5\r\n:0\r\n", StoreError::Malformed),
+        (&format!("*1\r\n{}", array(&ANSWER)), StoreError::Malformed),
         ("~1\r\n:1\r\n", StoreError::Malformed),
-        (&array(&ANSWER[..6]), StoreError::Malformed),
+        (&array(&ANSWER[..8]), StoreError::Malformed),
         (&array(&[&ANSWER[..], &[":0"]].concat()), StoreError::Malformed),
-        (&array(&[&ANSWER[..], &ANSWER[4..]].concat()), StoreError::Malformed),
+        (&array(&[&ANSWER[..], &ANSWER[6..]].concat()), StoreError::Malformed),
         ("-LOADING Redis is loading the dataset in memory\r\n", StoreError::Refused),
         ("-NOSCRIPT No matching script\r\n", StoreError::Refused),
         ("-\r\n", StoreError::Refused),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use lanekeeper_engine::lease::LeaseAsk;
 use lanekeeper_engine::window::Window;
 use lanekeeper_engine::wire::{Check, CheckAnswer, StoreError};
 use lanekeeper_shim::app::App;
@@ -91,6 +92,10 @@ async fn gives_back_exactly_what_was_charged() {
     allowed(&store.decide(&[asked("{a}", 100)], SECOND).await[0]);
     for cost in [1, 5, 6, 93] {
         rejected(&store.decide(&[three(cost, &windows)], SECOND).await[0]);
+        let mut leased = three(cost, &windows);
+        let lease = LeaseAsk { tokens: 50, life_ms: 30_000, drift: 1_000_000, nodes: 1 };
+        leased.keys.iter_mut().for_each(|key| key.lease = Some(lease));
+        rejected(&store.decide(&[leased], SECOND).await[0]);
     }
     let slack = 40_000_000;
     let counted = counts(&cluster, "{b}");
@@ -230,7 +235,7 @@ async fn counts_on_every_node_of_a_cluster_that_talks_nothing_but_tls() {
     let ca = Ca::new().unwrap();
     let cluster = Cluster::start_tls(&ca).unwrap();
     let files = TlsFiles { ca: Some(ca.file()), client: Some(ca.sign("shim").unwrap()) };
-    let store = RedisStore::open_with(&cluster.url(), &files, PATIENT, SECOND).unwrap();
+    let store = RedisStore::open_with(&cluster.url(), &files, PATIENT, SECOND, 0).unwrap();
     let shim = Shim::start(App::new(store)).await;
     shim.until_ready().await;
     let windows = [sliding(2, HOUR)];

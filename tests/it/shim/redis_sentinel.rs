@@ -89,7 +89,7 @@ async fn goes_on_with_the_next_master_through_tls_and_with_a_password() {
     let setup = Setup { ca: Some(&ca), password: Some("secret"), ..Setup::default() };
     let mut watched = Watched::start_as(&setup).unwrap();
     let files = TlsFiles { ca: Some(ca.file()), client: Some(ca.sign("shim").unwrap()) };
-    let open = |url: &str| App::new(RedisStore::open_with(url, &files, PATIENT, SECOND).unwrap());
+    let open = |url: &str| App::new(RedisStore::open_with(url, &files, PATIENT, SECOND, 0).unwrap());
     let stranger = Shim::start(open(&watched.url())).await;
     let reason = stranger.get("/readyz").await.text().await.unwrap();
     assert!(reason.contains("NOAUTH"), "the master asks for a password: {reason}");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lanekeeper_engine::counter::{Ask, Charge, STORE_BUCKETS, SubjectCounters, decide};
+use lanekeeper_engine::lease::LeaseAsk;
 use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::{MAX_PER, Window, Zone};
 use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, KeyReturn, Returned};
@@ -90,13 +91,18 @@ async fn sets_every_hash_to_expire_when_its_windows_are_as_if_fresh() {
         ("e", vec![fixed(10, HOUR, -210), sliding(10, MINUTE)]),
         ("h", vec![zoned(10, 24 * HOUR, Zone::named("Europe/Berlin").unwrap())]),
     ];
-    // charges, a look, and what is refused and charges nothing
-    let asks = [Ask::take(2), Ask::take(2), Ask::peek(1), Ask::take(2), Ask::take(7), Ask::peek(9)];
+    // charges, two of them in advance, a look, and what is refused and charges nothing
+    let lease = Some(LeaseAsk { tokens: 1, life_ms: 30_000, drift: 1_000_000, nodes: 1 });
+    let (ahead, only_ahead) = (Ask { lease, ..Ask::take(2) }, Ask { lease, cost: 0, ..Ask::take(1) });
+    let asks = [Ask::take(2), ahead, Ask::peek(1), Ask::take(2), only_ahead, Ask::take(7), Ask::peek(9)];
     for (key, windows) in cases {
         let mut counters = SubjectCounters::default();
         for ask in asks {
-            let key_check =
-                KeyCheck { operation: ask.operation, ..KeyCheck::take(key, ask.cost, &windows[..]) };
+            let key_check = KeyCheck {
+                operation: ask.operation,
+                lease: ask.lease,
+                ..KeyCheck::take(key, ask.cost, &windows[..])
+            };
             let taken = store.take_with_time(&[Check { keys: vec![key_check] }], SECOND).await.remove(0);
             let charge = Charge { windows: &windows, ask, counters: &mut counters };
             let decision = decide(&mut [charge], STORE_BUCKETS, taken.unwrap().at, SECOND);

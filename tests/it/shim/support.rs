@@ -9,6 +9,7 @@ use lanekeeper_engine::wire::{
 };
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::listen::serve;
+use lanekeeper_shim::memory::MemoryStore;
 use lanekeeper_shim::redis::RedisStore;
 use lanekeeper_shim::store::Store;
 use lanekeeper_tests::redis::Redis;
@@ -129,6 +130,49 @@ pub(crate) async fn store_at(url: &str) -> RedisStore {
 /// A store on `redis`, and ready.
 pub(crate) async fn ready_store(redis: &Redis) -> RedisStore {
     store_at(&redis.url()).await
+}
+
+/// Runs each case, a function of a shim, on every store.
+macro_rules! on_every_backend {
+    ($($case:ident,)*) => {
+        mod embedded {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case($crate::support::shim_in_memory().await).await;
+            })*
+        }
+
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let (shim, _redis) = $crate::support::shim_on_redis().await;
+                super::$case(shim).await;
+            })*
+        }
+
+        mod valkey {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                if let Some((shim, _valkey)) = $crate::support::shim_on_valkey().await {
+                    super::$case(shim).await;
+                }
+            })*
+        }
+
+        mod cluster {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let (shim, _cluster) = $crate::support::shim_on_cluster().await;
+                super::$case(shim).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_every_backend;
+
+/// A shim in front of its embedded store.
+pub(crate) async fn shim_in_memory() -> Shim {
+    Shim::start(App::new(MemoryStore::new())).await
 }
 
 /// A shim in front of a Redis of its own, and ready.
