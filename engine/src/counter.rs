@@ -19,7 +19,7 @@ pub use returns::Returns;
 pub const STORE_BUCKETS: u32 = 256;
 
 /// The counter of one subject in one window.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Counter {
     /// Of a sliding window, a sliding log or a fixed window.
     Tally(Tally),
@@ -30,7 +30,7 @@ pub enum Counter {
 }
 
 /// The counters of one subject under one key: one for each window, in the windows' order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SubjectCounters {
     /// The latest moment these counters have seen. Their time never runs backwards.
     pub seen: Timestamp,

@@ -9,7 +9,7 @@ use crate::units::Timestamp;
 const MAX_RETURNS: usize = 256;
 
 /// The returns of one subject.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Returns {
     /// Each one's id, and when its tokens could be spent last.
     live: Vec<(u64, Timestamp)>,

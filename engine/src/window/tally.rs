@@ -24,7 +24,7 @@ use super::{Algorithm, Calendar, Window};
 use crate::units::{Timestamp, micros};
 
 /// The requests of one bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Bucket {
     /// Which bucket: moments divided by the bucket's width, rounded down.
     pub index: u64,
@@ -33,7 +33,7 @@ pub struct Bucket {
 }
 
 /// The counter of one subject in one window. Empty buckets are not kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tally {
     buckets: VecDeque<Bucket>,
     total: u64,

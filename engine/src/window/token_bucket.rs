@@ -13,7 +13,7 @@ use super::Window;
 use crate::units::{Timestamp, micros};
 
 /// The counter of one subject in one token bucket. A fresh one is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TokenBucket {
     /// Tokens taken and not yet repaid, in the units of [`Window::token`].
     pub debt: u64,

@@ -20,7 +20,7 @@ use super::{Tally, Window};
 use crate::units::{Timestamp, micros};
 
 /// The counter of one subject in one sliding counter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Weighted {
     /// The bucket before the current one, the current one, and those that charges are dated ahead to.
     pub tally: Tally,
