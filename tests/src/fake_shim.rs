@@ -52,7 +52,10 @@ impl Store {
         question.validate().expect("the question is valid");
         let within = Duration::from_millis(question.spend_within_ms.into());
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be made");
-        let answers = runtime.block_on(self.memory.decide(&question.checks, within));
+        let answers = runtime.block_on(async {
+            self.memory.give_back(&question.returns).await;
+            self.memory.decide(&question.checks, within).await
+        });
         ours(DecideResponse { version: VERSION, nodes: self.nodes.get(), answers })
     }
 
