@@ -1,4 +1,4 @@
-//! What docs/algorithms.md shows of the recorded runs: three tables between marks, and drawings.
+//! What the pages in docs show of the recorded runs: tables between marks, and drawings.
 //!
 //! They are made from the records and never by hand, and a test makes them again: figures that were measured once and
 //! changed since by anything but a run would be a tale.
@@ -15,9 +15,16 @@ use crate::limits::ALGORITHMS;
 use crate::record::{Record, Row};
 use crate::tables;
 
-const DOCUMENT: &str = "docs/algorithms.md";
+/// A record as a table.
+type Table = fn(&Record) -> String;
+
+const ALGORITHMS_PAGE: &str = "docs/algorithms.md";
 const BEGIN: &str = "<!-- measured: written by `cargo xtask bench … --record` -->";
 const END: &str = "<!-- /measured -->";
+
+const PERFORMANCE_PAGE: &str = "docs/performance.md";
+/// The runs that docs/performance.md shows, each between marks of its own, and the tables of them.
+const PERFORMANCE: [(&str, Table); 1] = [("work", tables::recorded_work)];
 
 /// The repository that this was built in.
 pub fn root() -> &'static Path {
@@ -42,31 +49,52 @@ pub fn write() -> Result<()> {
 fn files() -> Result<Vec<(&'static str, String)>> {
     let read = |name| Record::read(&recorded(), name);
     let (accuracy, store, memory) = (read("accuracy")?, read("store")?, read("memory")?);
-    let document = fs::read_to_string(root().join(DOCUMENT))?;
     Ok(vec![
-        (DOCUMENT, with_tables(&document, &accuracy, &store, &memory)?),
+        (ALGORITHMS_PAGE, algorithms_page(&accuracy, &store, &memory)?),
+        (PERFORMANCE_PAGE, performance_page()?),
         ("docs/wrongly.svg", charts::wrongly(&accuracy)?),
         ("docs/memory.svg", charts::memory(&store)?),
         ("docs/boundary.svg", charts::boundary()?),
     ])
 }
 
-fn with_tables(document: &str, accuracy: &Record, store: &Record, memory: &Record) -> Result<String> {
-    let (before, rest) = document.split_once(BEGIN).with_context(|| format!("{DOCUMENT} lacks {BEGIN}"))?;
-    let (_, after) = rest.split_once(END).with_context(|| format!("{DOCUMENT} lacks {END}"))?;
+fn algorithms_page(accuracy: &Record, store: &Record, memory: &Record) -> Result<String> {
     for algorithm in ALGORITHMS {
         let all = [accuracy, memory].iter().all(|record| record.row(algorithm).is_some())
             && store.row(&format!("{algorithm}/redis")).is_some();
         ensure!(all, "the records lack {algorithm}");
     }
     let shown = [
-        (tables::recorded_accuracy(accuracy), accuracy),
-        (tables::recorded_store(store), store),
-        (tables::recorded_memory(memory), memory),
+        shown(accuracy, tables::recorded_accuracy),
+        shown(store, tables::recorded_store),
+        shown(memory, tables::recorded_memory),
     ];
-    let shown: String =
-        shown.iter().map(|(table, record)| format!("{table}\n\n{}\n\n", origin(record))).collect();
-    Ok(format!("{before}{BEGIN}\n\n{shown}{END}{after}"))
+    between(BEGIN, END, &page(ALGORITHMS_PAGE)?, &shown.concat()).context(ALGORITHMS_PAGE)
+}
+
+fn performance_page() -> Result<String> {
+    PERFORMANCE.iter().try_fold(page(PERFORMANCE_PAGE)?, |page, (name, table)| {
+        let begin = format!("<!-- {name}: written by `cargo xtask bench {name} --record` -->");
+        let end = format!("<!-- /{name} -->");
+        let record = Record::read(&recorded(), name)?;
+        between(&begin, &end, &page, &shown(&record, *table)).context(PERFORMANCE_PAGE)
+    })
+}
+
+fn page(path: &str) -> Result<String> {
+    fs::read_to_string(root().join(path)).with_context(|| format!("cannot read {path}"))
+}
+
+/// The page with this between its marks.
+fn between(begin: &str, end: &str, page: &str, shown: &str) -> Result<String> {
+    let (before, rest) = page.split_once(begin).with_context(|| format!("there is no {begin}"))?;
+    let (_, after) = rest.split_once(end).with_context(|| format!("there is no {end}"))?;
+    Ok(format!("{before}{begin}\n\n{shown}{end}{after}"))
+}
+
+/// A record's table, and where its figures come from.
+fn shown(record: &Record, table: Table) -> String {
+    format!("{}\n\n{}\n\n", table(record), origin(record))
 }
 
 /// Where figures come from.

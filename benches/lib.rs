@@ -9,11 +9,12 @@
 //! | [`accuracy`] | how often each algorithm judges wrongly |
 //! | [`store`] | how many decisions a second the shim gives, and how fast |
 //! | [`memory`] | what a million subjects take of Redis |
+//! | `work` | what a request costs in host calls and wasm instructions |
 //! | [`limits`] | the limit that is measured, kept by each algorithm |
 //! | [`record`] | what a run leaves behind: figures with their machine and commit |
 //! | [`tables`] | what a run says to people |
-//! | [`documents`] | what docs/algorithms.md shows of the recorded runs |
-//! | [`ordinary`] | a policy and a request of ordinary size, for criterion's benches |
+//! | [`documents`] | what the pages in docs show of the recorded runs |
+//! | [`ordinary`] | a policy and a request of ordinary size |
 
 pub mod accuracy;
 pub mod documents;
@@ -23,3 +24,5 @@ pub mod ordinary;
 pub mod record;
 pub mod store;
 pub mod tables;
+#[cfg(feature = "fake-host")]
+pub mod work;

@@ -14,6 +14,8 @@ use lanekeeper_benches::memory::{self, Memory};
 use lanekeeper_benches::record::{Record, Row};
 use lanekeeper_benches::store::{self, Speed};
 use lanekeeper_benches::tables;
+#[cfg(feature = "fake-host")]
+use lanekeeper_benches::work::{self, Case, Work};
 
 /// Measures Lanekeeper. `cargo xtask bench` builds all that it needs and runs it.
 #[derive(Parser)]
@@ -30,6 +32,9 @@ enum Question {
     Store(How),
     /// What do a million subjects take of Redis?
     Memory(How),
+    /// What does a request cost in host calls and wasm instructions?
+    #[cfg(feature = "fake-host")]
+    Work(How),
     /// What do the recorded runs say? Written and drawn anew in the documents.
     Documents,
 }
@@ -52,6 +57,8 @@ fn main() -> ExitCode {
         Question::Accuracy(how) => measure_accuracy(&how),
         Question::Store(how) => measure_store(&how),
         Question::Memory(how) => measure_memory(&how),
+        #[cfg(feature = "fake-host")]
+        Question::Work(how) => measure_work(&how),
         Question::Documents => documents::write(),
     };
     match outcome {
@@ -103,6 +110,23 @@ fn measure_memory(how: &How) -> Result<()> {
     held(measured.iter().filter_map(Memory::broken_promise))
 }
 
+#[cfg(feature = "fake-host")]
+fn measure_work(how: &How) -> Result<()> {
+    let size = if how.short { work::Size::SHORT } else { work::Size::FULL };
+    let began = Instant::now();
+    let cases = Case::all();
+    let bar = progress(cases.len() as u64);
+    let measure = |case: Case| case.measure(size).inspect(|_| bar.inc(1));
+    let measured = cases.into_iter().map(measure).collect::<Result<Vec<_>>>()?;
+    bar.finish_and_clear();
+    println!("{}\n", tables::work(&measured));
+    let rows: Vec<Row> = measured.iter().map(Work::row).collect();
+    finish("work", rows.clone(), how, began)?;
+    let recorded = Record::read(&documents::recorded(), "work")?;
+    work::grown(&recorded, &rows).iter().for_each(|grown| println!("grown: {grown}"));
+    Ok(())
+}
+
 /// On a terminal; elsewhere nothing is drawn.
 fn progress(steps: u64) -> ProgressBar {
     let bar = ProgressBar::new(steps);
@@ -117,7 +141,7 @@ fn finish(name: &str, rows: Vec<Row>, how: &How, began: Instant) -> Result<()> {
     if how.record {
         record.write(&documents::recorded())?;
         documents::write()?;
-        println!("recorded, and shown in docs/algorithms.md");
+        println!("recorded, and shown in docs");
     }
     Ok(())
 }

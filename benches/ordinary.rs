@@ -1,4 +1,4 @@
-//! What the criterion benches share: a policy of ordinary size, and the headers of an ordinary request.
+//! What benches share: a policy of ordinary size, and the headers of an ordinary request.
 
 #![allow(
     clippy::expect_used,
@@ -44,9 +44,14 @@ pub fn policy() -> Policy {
     Policy::from_value(&document).expect("the bench's policy is valid")
 }
 
-/// A request as a browser behind a gateway sends it, with this baggage.
+/// A request as a browser behind a gateway sends it, of user `u42` and with this baggage.
 pub fn headers(baggage: &str) -> Headers {
-    Headers::from_pairs([
+    Headers::from_pairs(browser(baggage).into_iter().chain([("x-user", "u42")]))
+}
+
+/// The same, of nobody in particular.
+pub fn browser(baggage: &str) -> [(&str, &str); 11] {
+    [
         (":method", "GET"),
         (":path", "/api/v7/vouchers?page=2"),
         (":authority", "shop.example"),
@@ -58,6 +63,5 @@ pub fn headers(baggage: &str) -> Headers {
         ("accept-language", "en"),
         ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         ("baggage", baggage),
-        ("x-user", "u42"),
-    ])
+    ]
 }

@@ -7,6 +7,8 @@ use crate::accuracy::{Accuracy, CLOUDFLARE_WRONG, Demand};
 use crate::memory::Memory;
 use crate::record::{Record, Row};
 use crate::store::Speed;
+#[cfg(feature = "fake-host")]
+use crate::work::Work;
 
 /// What each algorithm got wrong.
 pub fn accuracy(measured: &[Accuracy]) -> String {
@@ -66,6 +68,30 @@ pub fn memory(measured: &[Memory]) -> String {
     )
 }
 
+/// What requests take, with the names of their host calls.
+#[cfg(feature = "fake-host")]
+pub fn work(measured: &[Work]) -> String {
+    let mut table = table(&["one request", "host calls", "instructions", "which host calls"]);
+    for (work, row) in measured.iter().map(|work| (work, work.row())) {
+        let call = |(name, count): (&&str, &u64)| {
+            let count = (work.per_request(*count) * 1000.0).round() / 1000.0;
+            let name = name.trim_start_matches("proxy_");
+            if count == 1.0 { name.to_owned() } else { format!("{count} {name}") }
+        };
+        let calls: Vec<String> = work.calls.iter().map(call).collect();
+        table.add_row([
+            row.case.clone(),
+            row.figure("host_calls").to_string(),
+            format!("{:.0}", row.figure("fuel")),
+            calls.join(", "),
+        ]);
+    }
+    if let Some(column) = table.column_mut(3) {
+        column.set_cell_alignment(CellAlignment::Left);
+    }
+    table.to_string()
+}
+
 /// The figures of a recorded run, with names that a reader understands.
 pub fn recorded_accuracy(record: &Record) -> String {
     let mut table = table(&[
@@ -115,6 +141,19 @@ pub fn recorded_store(record: &Record) -> String {
 /// The same of what subjects take.
 pub fn recorded_memory(record: &Record) -> String {
     subjects(&record.rows)
+}
+
+/// The same of what requests take.
+pub fn recorded_work(record: &Record) -> String {
+    let mut table = table(&["one request", "host calls", "instructions"]);
+    for row in &record.rows {
+        table.add_row([
+            quoted(&row.case),
+            row.figure("host_calls").to_string(),
+            format!("{:.0}", row.figure("fuel")),
+        ]);
+    }
+    table.to_string()
 }
 
 fn subjects(rows: &[Row]) -> String {

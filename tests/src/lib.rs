@@ -5,6 +5,8 @@ pub mod clock;
 pub mod demo;
 pub mod envoy;
 #[cfg(feature = "fake-host")]
+pub mod fake_shim;
+#[cfg(feature = "fake-host")]
 pub mod host;
 mod port;
 mod process;

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use crate::cargo::cargo;
 use crate::step::{call, done, step};
 use crate::workspace::Workspace;
-use crate::{redis, tools};
+use crate::{plugin, redis, tools};
 
 /// What is measured.
 #[derive(Subcommand)]
@@ -35,7 +35,15 @@ pub(crate) enum Question {
     /// each of the other algorithms. Ends with an error where a million subjects of `sliding_window` take 250 MB or
     /// more. Takes two to three minutes, and half a gigabyte of memory.
     Memory(How),
-    /// Write and draw anew what docs/algorithms.md shows, from the runs in benches/recorded.
+    /// What does a request cost in host calls and wasm instructions?
+    ///
+    /// The built plugin runs on the fake host, and what its requests take is counted: of those that are allowed by the
+    /// store, refused from memory or counted on the node; under one and two limits of one and two windows, with the
+    /// answer's headers. The figures are the same in every run and on every machine. What has grown by more than 10 %
+    /// over benches/recorded/work.json is said, and fails `cargo xtask test`: mend it, or `--record` it with the change
+    /// that is worth it. Takes some seconds.
+    Work(How),
+    /// Write and draw anew what the pages in docs show, from the runs in benches/recorded.
     ///
     /// After a change of how they are shown; `--record` does it by itself.
     Documents,
@@ -47,23 +55,26 @@ pub(crate) struct How {
     /// Less of everything, for a quick look.
     #[arg(long)]
     short: bool,
-    /// Keep the figures in benches/recorded, and write and draw anew what docs/algorithms.md shows of them.
+    /// Keep the figures in benches/recorded, and write and draw anew what the pages in docs show of them.
     #[arg(long, conflicts_with = "short")]
     record: bool,
 }
 
 pub(crate) fn run(workspace: &Workspace, question: &Question) -> Result<()> {
-    let release = workspace.target.join("release");
-    let mut bench = Command::new(release.join("lanekeeper-bench"));
+    let how_built = HowBuilt::of(question);
+    let built = workspace.target.join(how_built.folder());
+    let mut bench = Command::new(built.join("lanekeeper-bench"));
     let mut build = cargo();
-    build.args(["build", "--release", "-p", "lanekeeper-benches", "--bin", "lanekeeper-bench"]);
+    build
+        .args(["build", "-p", "lanekeeper-benches", "--bin", "lanekeeper-bench"])
+        .args(how_built.arguments());
     match question {
         Question::Accuracy(how) => how.tell(bench.arg("accuracy"), workspace),
         Question::Store(how) => {
             build.args(["-p", "lanekeeper-shim", "--bin", "lanekeeper-shim"]);
             let benchmark = tools::find_or_install("redis-benchmark", "redis-tools")?;
             bench
-                .env("LANEKEEPER_SHIM", release.join("lanekeeper-shim"))
+                .env("LANEKEEPER_SHIM", built.join("lanekeeper-shim"))
                 .env("LANEKEEPER_REDIS_SERVER", step("redis", redis::find)?)
                 .env("LANEKEEPER_REDIS_BENCHMARK", benchmark);
             how.tell(bench.arg("store"), workspace);
@@ -72,19 +83,51 @@ pub(crate) fn run(workspace: &Workspace, question: &Question) -> Result<()> {
             bench.env("LANEKEEPER_REDIS_SERVER", step("redis", redis::find)?);
             how.tell(bench.arg("memory"), workspace);
         }
+        Question::Work(how) => {
+            bench.env("LANEKEEPER_PLUGIN_WASM", step("plugin", || plugin::build(workspace))?);
+            how.tell(bench.arg("work"), workspace);
+        }
         Question::Documents => {
             bench.arg("documents");
         }
     }
     step("programs", || {
         call(&mut build)?;
-        done((), "built, optimized")
+        done((), "built")
     })?;
     println!();
     if !bench.status()?.success() {
         bail!("what is missed stands above");
     }
     Ok(())
+}
+
+/// How the program that measures is built.
+enum HowBuilt {
+    /// For time and memory.
+    Optimized,
+    /// For counts, which are the same however it is built: as quickly as it can be, with the fake host.
+    Quickly,
+}
+
+impl HowBuilt {
+    fn of(question: &Question) -> Self {
+        if matches!(question, Question::Work(_)) { Self::Quickly } else { Self::Optimized }
+    }
+
+    fn folder(&self) -> &'static str {
+        match self {
+            Self::Optimized => "release",
+            Self::Quickly => "debug",
+        }
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        match self {
+            Self::Optimized => &["--release", "--no-default-features"],
+            Self::Quickly => &[],
+        }
+    }
 }
 
 impl How {

@@ -9,62 +9,13 @@ mod scenarios;
 mod store;
 mod success;
 
-use std::cell::Cell;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lanekeeper_engine::units::{Timestamp, micros};
-use lanekeeper_engine::wire::{DecideRequest, DecideResponse, SHIM_HEADER, VERSION};
-use lanekeeper_shim::memory::MemoryStore;
-use lanekeeper_shim::store::Store as _;
-use lanekeeper_tests::host::{Answer, Callout, Host, Request, State, Stream};
+use lanekeeper_tests::fake_shim::Store;
+use lanekeeper_tests::host::{Host, Request, State, Stream};
 use serde_json::{Value, json};
 
 const MS: Duration = Duration::from_millis(1);
-
-/// The shim's embedded store on the host's wall clock, in place of the shim.
-#[derive(Clone)]
-struct Store {
-    memory: Rc<MemoryStore>,
-    clock: Arc<AtomicU64>,
-    away: Rc<Cell<bool>>,
-    /// How many nodes it says there are.
-    nodes: Rc<Cell<Option<u32>>>,
-}
-
-impl Store {
-    fn new() -> Self {
-        let clock = Arc::new(AtomicU64::new(0));
-        let read = Arc::clone(&clock);
-        let memory = MemoryStore::with_clock(move || Timestamp::from_micros(read.load(Ordering::Relaxed)));
-        Self { memory: Rc::new(memory), clock, away: Rc::default(), nodes: Rc::default() }
-    }
-
-    fn answer(&self, host: &Host, callout: &Callout) -> Answer {
-        self.clock.store(micros(host.wall()), Ordering::Relaxed);
-        let question: DecideRequest = serde_json::from_slice(&callout.body).unwrap();
-        question.validate().unwrap();
-        let within = Duration::from_millis(question.spend_within_ms.into());
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let answers = runtime.block_on(self.memory.decide(&question.checks, within));
-        ours(DecideResponse { version: VERSION, nodes: self.nodes.get(), answers })
-    }
-
-    /// Answers every callout of this host at once, or refuses the connection while it is away.
-    fn serve(&self, host: &Host) {
-        let (store, weak) = (self.clone(), host.clone());
-        host.answer_callouts(move |callout| {
-            Some(if store.away.get() { Answer::connect_failure() } else { store.answer(&weak, callout) })
-        });
-    }
-}
-
-/// An answer as the shim makes it.
-fn ours(response: DecideResponse) -> Answer {
-    Answer::response(200, [(SHIM_HEADER, "1")], serde_json::to_vec(&response).unwrap())
-}
 
 /// `per_user`, so many a minute, without a store.
 fn standalone(limit: u32) -> Value {

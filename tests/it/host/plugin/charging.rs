@@ -1,11 +1,12 @@
 //! The way of charges for answers that succeeded: shared, late, lost, bounded.
 
 use lanekeeper_engine::wire::{CheckAnswer, DecideResponse, Operation, SHIM_HEADER, StoreError, VERSION};
+use lanekeeper_tests::fake_shim::ours;
 use lanekeeper_tests::host::{Answer, Callout, Status, Stream, Times};
 use serde_json::json;
 
 use super::success::{answered_by_the_store, ended, operations, paid, succeed};
-use super::{MS, Store, behaved, by, calls_of_a_request, charges, ours, start, status, store_calls};
+use super::{MS, Store, behaved, by, calls_of_a_request, charges, start, status, store_calls};
 
 /// Ways in which the store cannot be charged.
 fn failures() -> [(&'static str, Answer); 5] {
