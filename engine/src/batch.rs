@@ -16,8 +16,10 @@ use crate::units::Timestamp;
 use crate::wire::{Check, MAX_CHECKS};
 
 mod call;
+mod followers;
 
 pub use call::{Call, Heard, Load};
+pub use followers::{Followers, Freed};
 
 /// Callouts under way at once.
 const MAX_CALLS: usize = 2;

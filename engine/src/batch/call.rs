@@ -7,7 +7,7 @@ use super::Waiter;
 use crate::ledger::Due;
 use crate::request::{Account, Charge};
 use crate::units::Timestamp;
-use crate::wire::{Check, CheckAnswer, DecideRequest, DecideResponse, MAX_CHECKS};
+use crate::wire::{Check, CheckAnswer, DecideRequest, DecideResponse, MAX_CHECKS, MAX_RETURNS};
 
 /// What one callout asks: first the charges, then for the streams, then what leases are due.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +59,11 @@ impl Load {
         MAX_CHECKS.saturating_sub(self.charges.len() + streams + self.due.renewals.len())
     }
 
+    /// Whether there is nothing to ask.
+    pub fn is_empty(&self) -> bool {
+        self.room() == MAX_CHECKS && self.due.returns.is_empty()
+    }
+
     /// The question that `node` asks at `now`, whose answer it waits `timeout` for.
     pub fn into_call(self, node: u64, timeout: Duration, now: Timestamp) -> Call {
         let place = |waiter: &Waiter| Place {
@@ -72,7 +77,8 @@ impl Load {
         let asked = self.streams.into_iter().flat_map(|waiter| waiter.checks);
         let checks = charged.chain(asked).chain(self.due.renewals).collect();
         let spend_within_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-        let returns = self.due.returns;
+        // more than a message holds stay charged
+        let returns = self.due.returns.into_iter().take(MAX_RETURNS).collect();
         let question =
             DecideRequest { node: Some(node), returns, ..DecideRequest::new(spend_within_ms, checks) };
         Call { asked_at: now, question, accounts, streams }
@@ -93,6 +99,12 @@ impl Call {
     /// The streams that it asked for.
     pub fn streams(&self) -> impl Iterator<Item = u32> {
         self.streams.iter().map(|place| place.stream)
+    }
+
+    /// The renewals among its checks.
+    pub fn renewals(&self) -> &[Check] {
+        let others = self.accounts.len() + self.streams.iter().map(|place| place.checks).sum::<usize>();
+        self.question.checks.get(others..).unwrap_or_default()
     }
 
     /// All that it asked, in the order of [`Heard::answers`].

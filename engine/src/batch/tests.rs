@@ -36,6 +36,10 @@ fn give_back(key: &str) -> KeyReturn {
     KeyReturn { key, shards: 1, shard: 0, tokens: 1, dated_us: 1, id: 1, windows }
 }
 
+fn returns(number: usize) -> Vec<KeyReturn> {
+    vec![give_back("b"); number]
+}
+
 fn keys(checks: &[Check]) -> Vec<&str> {
     checks.iter().map(|check| check.keys[0].key.as_str()).collect()
 }
@@ -60,7 +64,7 @@ fn charges_stand_first_then_streams_then_renewals_and_returns_beside_them() {
     assert_eq!((question.node, question.spend_within_ms), (Some(7), 20));
     assert_eq!(question.returns, [give_back("b")]);
     assert_eq!(question.validate(), Ok(()));
-    assert_eq!(call.asked_at(), at(5));
+    assert_eq!((keys(call.renewals()), call.asked_at()), (vec!["r"], at(5)));
 }
 
 #[test]
@@ -123,6 +127,11 @@ fn a_load_says_how_much_more_it_holds() {
     let load = batches.next(|_| true).unwrap();
     assert_eq!((load.streams.len(), load.room()), (MAX_STREAMS, MAX_CHECKS - 3 * MAX_STREAMS));
     assert_eq!(Load { streams: vec![waiter(1, 300)], ..Load::default() }.room(), 0);
+    let returns_alone = Load { due: Due { returns: returns(1), ..Due::default() }, ..Load::default() };
+    assert!(Load::default().is_empty() && !returns_alone.is_empty());
+    let question = Load { due: Due { returns: returns(5000), ..Due::default() }, ..Load::default() };
+    let question = question.into_call(7, Duration::from_millis(20), at(0));
+    assert_eq!(question.question().validate(), Ok(()));
 }
 
 #[test]

@@ -53,10 +53,11 @@ impl Active {
     fn send_charges(&mut self, now: Timestamp) {
         let Some(store) = &mut self.store else { return };
         if let Some(load) = store.batches.charges_alone() {
-            store.pace();
+            let load = self.laden(load, now);
             // no stream is in it that would have to be let go
             let _ = self.send(load, now);
         }
+        self.pace();
     }
 
     fn charge_node(&mut self, account: Account, check: &Check, now: Timestamp) {
