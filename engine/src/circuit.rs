@@ -51,6 +51,11 @@ impl Circuit {
         }
     }
 
+    /// Whether the store is taken to be well.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed { .. })
+    }
+
     /// The store answered, after so long. A slow answer counts as a failure.
     pub fn answered(&mut self, now: Timestamp, after: Duration) {
         if after > self.settings.slow {
@@ -98,8 +103,9 @@ mod tests {
         circuit.failed(at(0));
         circuit.failed(at(0));
         assert!(circuit.lets_through(at(0)));
+        assert!(circuit.is_closed());
         circuit.failed(at(0));
-        assert!(!circuit.lets_through(at(999)));
+        assert!(!circuit.lets_through(at(999)) && !circuit.is_closed());
     }
 
     #[test]

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
-use crate::lease::Lease;
+use crate::lease::{Lease, surely_within};
 use crate::local::Cells;
 use crate::refusals::{self, Refusals};
 use crate::units::{Timestamp, micros};
@@ -49,9 +49,6 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// For so long one worker waits for a renewal that another one asked for.
 const RENEWAL: Duration = Duration::from_millis(200);
-/// A node ends a lease early by one part in so many of its life: two clocks that are each wrong by 400 us a second,
-/// more than any that is disciplined, differ by less.
-const CLOCKS_DIFFER: u64 = 1024;
 /// A lease is renewed at its end if so many of its tokens were spent; else its subject is hardly in use.
 const IN_USE: u32 = 2;
 /// What the ledger makes of a request's checks.
@@ -84,6 +81,8 @@ pub struct Ledger {
     holdings: Holdings,
     /// Subjects whose pool ran low.
     low: Vec<u128>,
+    /// When they are to be renewed, and what had to make way returned.
+    due_at: Timestamp,
     /// Subjects that are asked for now, and by how many questions.
     asked: BTreeMap<u128, u32>,
     /// What had to make way, and is to be returned.
@@ -102,6 +101,7 @@ impl Ledger {
             drift,
             holdings: Holdings::default(),
             low: Vec::new(),
+            due_at: NEVER,
             asked: BTreeMap::new(),
             leaving: Vec::new(),
             returns: 0,
@@ -196,6 +196,7 @@ impl Ledger {
 
     /// What is due at `now`: at most `most` renewals, and returns for as many subjects.
     pub fn take_due(&mut self, cells: &dyn Cells, nodes: NonZeroU32, now: Timestamp, most: usize) -> Due {
+        self.due_at = NEVER;
         let mut due = Due { renewals: Vec::new(), returns: mem::take(&mut self.leaving) };
         while due.renewals.len() < most
             && let Some(subject) = self.low.pop()
@@ -211,8 +212,14 @@ impl Ledger {
 
     /// When something is due next.
     pub fn next_due(&self) -> Option<Timestamp> {
-        let is_late = !(self.low.is_empty() && self.leaving.is_empty());
-        if is_late { Some(Timestamp::default()) } else { self.holdings.next_due() }
+        let held = self.holdings.next_due().unwrap_or(NEVER);
+        Some(held.min(self.due_at)).filter(|at| *at != NEVER)
+    }
+
+    /// Whether tokens will have run out before [`LOOK_EVERY`] has passed twice: then what is due should not wait for
+    /// the next look.
+    pub fn is_urgent(&self, now: Timestamp) -> bool {
+        self.due_at <= now
     }
 
     /// Of how many subjects something is held.
@@ -302,15 +309,17 @@ impl Ledger {
             if is_low {
                 record.renewing_until = now.plus(RENEWAL);
             }
+            let renew_at = if record.is_dry_within(2 * LOOK_EVERY, now) { now } else { now.plus(LOOK_EVERY) };
             let chunk = Chunk::taken(portion, record, now);
-            (Some((chunk, is_low)), Some(record.says_something_until()))
+            (Some((chunk, is_low.then_some(renew_at))), Some(record.says_something_until()))
         });
-        let (chunk, is_low) = taken.ok().flatten()?;
+        let (chunk, renew_at) = taken.ok().flatten()?;
         self.holdings.change_held(subject, Holding::take_rest);
-        if is_low {
+        if let Some(renew_at) = renew_at {
             // whoever renews it needs to know of whom it is
             self.holdings.change(subject, key, MOST, |_| {});
             self.low.push(subject);
+            self.due_at = self.due_at.min(renew_at);
         }
         Some(chunk)
     }
@@ -370,6 +379,7 @@ impl Ledger {
         if let Some(portion) = outcome.ok().flatten().filter(|portion| portion.ends > now) {
             let leaving = self.give_back(subject, portion);
             self.leaving.extend(leaving);
+            self.due_at = self.due_at.min(now.plus(LOOK_EVERY));
         }
     }
 
@@ -458,11 +468,10 @@ impl Ledger {
 
 /// A lease as this node may spend it.
 fn portion(lease: Lease, answer: &KeyAnswer, asked_at: Timestamp) -> Portion {
-    let life = micros(lease.life());
     Portion {
         tokens: lease.tokens,
-        ends: asked_at.plus(Duration::from_micros(life - life.div_ceil(CLOCKS_DIFFER))),
-        dated_us: answer.at_us.saturating_add(life),
+        ends: asked_at.plus(surely_within(lease.life())),
+        dated_us: answer.at_us.saturating_add(micros(lease.life())),
         shard: answer.shard,
     }
 }

@@ -47,7 +47,8 @@ impl Refusals {
         self.forget_ended(asked_at);
         for (key, answer) in check.keys.iter().zip(keys) {
             let wait_us = answer.windows.iter().map(|window| window.wait_us).max().unwrap_or_default();
-            if wait_us == 0 {
+            // a renewal that was refused says nothing of the tokens that are still there: the ledger remembers it
+            if wait_us == 0 || key.cost == 0 {
                 continue;
             }
             let subject = subject(self.secret, key);
@@ -67,7 +68,7 @@ impl Refusals {
     /// The answer to `check` at `now`, if it is known to be a rejection: what its keys said that refuse, and nothing
     /// of the others.
     pub fn recall(&self, check: &Check, now: Timestamp) -> Option<CheckAnswer> {
-        if self.by_subject.is_empty() {
+        if !self.know(check, now) {
             return None;
         }
         let recalled: Vec<Option<KeyAnswer>> =
@@ -75,6 +76,11 @@ impl Refusals {
         recalled.iter().any(Option::is_some).then(|| CheckAnswer::Rejected {
             keys: recalled.into_iter().map(|answer| answer.unwrap_or_else(KeyAnswer::unknown)).collect(),
         })
+    }
+
+    /// Whether there is something to [`recall`](Self::recall) of `check` at `now`.
+    pub(crate) fn know(&self, check: &Check, now: Timestamp) -> bool {
+        check.keys.iter().any(|key| self.refuses(key, now))
     }
 
     /// Whether `key` is known to refuse at `now`.

@@ -27,15 +27,17 @@ use crate::policy::{Limit, LimitVerdict, OnFailure, OnMissingKey, Policy, Share}
 use crate::refusals::Refusals;
 use crate::subject::store_keys;
 use crate::units::Timestamp;
-use crate::wire::{Check, CheckAnswer, MAX_CHECKS, MAX_KEYS, StoreError};
+use crate::wire::{Check, CheckAnswer, MAX_CHECKS, MAX_KEYS};
 
 mod bill;
+mod known;
 mod limit;
 mod question;
 mod tally;
 
 use bill::Bill;
 pub use bill::{Account, AnswerFacts, Charge, ChargeEnd, Counters, End};
+pub use known::Spending;
 use question::Question;
 pub use tally::{Judge, Outcome, Tally};
 
@@ -135,22 +137,31 @@ impl Request {
     /// `judge` has answered every check, in their order. What it could not decide takes the road of
     /// `on_failure`.
     pub fn answered(&mut self, policy: &Policy, judge: Judge, answers: Vec<CheckAnswer>) -> Step {
+        self.decided(policy, judge, answers.into_iter().map(|answer| (judge, answer)))
+    }
+
+    /// The same, with answers of several judges. `judge` is that of what could not be decided.
+    fn decided(
+        &mut self,
+        policy: &Policy,
+        judge: Judge,
+        mut answers: impl Iterator<Item = (Judge, CheckAnswer)>,
+    ) -> Step {
         let Some((questions, fallback)) = self.take_pending() else {
             return Step::Continue;
         };
         let mut undecided = Vec::new();
         let mut shown = Vec::new();
-        let mut answers = answers.into_iter();
         for question in questions {
             match (answers.next(), question.dry_run) {
-                (Some(CheckAnswer::Allowed { keys }), dry_run) => {
+                (Some((judge, CheckAnswer::Allowed { keys })), dry_run) => {
                     self.tally_all(&question, judge);
                     if !dry_run {
                         shown = question.windows(&keys);
                     }
                     self.owe(policy, judge, question);
                 }
-                (Some(CheckAnswer::Rejected { keys }), true) => {
+                (Some((judge, CheckAnswer::Rejected { keys })), true) => {
                     let hit = ShownWindow::last_to_free(&question.windows(&keys));
                     self.tallies.extend(hit.map(|h| Tally {
                         limit: h.limit,
@@ -158,11 +169,11 @@ impl Request {
                         judge,
                     }));
                 }
-                (Some(CheckAnswer::Rejected { keys }), false) => {
+                (Some((judge, CheckAnswer::Rejected { keys })), false) => {
                     let windows = question.windows(&keys);
                     return self.reject_over_limit(policy, judge, fallback, windows);
                 }
-                (Some(CheckAnswer::Failed { .. }) | None, _) => undecided.push(question),
+                (Some((_, CheckAnswer::Failed { .. })) | None, _) => undecided.push(question),
             }
         }
         match (undecided.is_empty(), judge) {
@@ -177,22 +188,6 @@ impl Request {
                 self.reject(policy, &Refusal::Unavailable)
             }
         }
-    }
-
-    /// What `refusals` alone decide at `now`: that it is rejected, or of a request whose limits are all dry runs that each
-    /// would have rejected it. Else nothing changes, and the store is to be asked.
-    pub fn recall(&mut self, policy: &Policy, refusals: &Refusals, now: Timestamp) -> Option<Step> {
-        let State::Pending { questions, .. } = &self.state else { return None };
-        let recall = |question: &Question| refusals.recall(&question.check, now);
-        let recalled: Vec<Option<CheckAnswer>> = questions.iter().map(recall).collect();
-        let mut known = questions.iter().zip(&recalled).filter(|(_, answer)| answer.is_some());
-        if !(known.any(|(question, _)| !question.dry_run) || recalled.iter().all(Option::is_some)) {
-            return None;
-        }
-        // a dry run beside a rejection is not asked: enforced, it would not have been charged either
-        let failed = CheckAnswer::Failed { error: StoreError::Unreachable };
-        let answers = recalled.into_iter().map(|answer| answer.unwrap_or_else(|| failed.clone())).collect();
-        Some(self.answered(policy, Judge::Remembered, answers))
     }
 
     /// The store was not asked, or gave no answer that could be used.

@@ -353,10 +353,10 @@ pub(crate) fn define_counter(name: &str) -> HostResult<u32> {
     check("define_metric", status).map(|()| metric)
 }
 
-/// Counts one.
-pub(crate) fn increment(counter: u32) -> HostResult<()> {
+/// Counts so many more.
+pub(crate) fn increment(counter: u32, more: u32) -> HostResult<()> {
     // SAFETY: plain numbers
-    check("increment_metric", unsafe { proxy_increment_metric(counter, 1) })
+    check("increment_metric", unsafe { proxy_increment_metric(counter, more.into()) })
 }
 
 /// A duration for the host, which takes 0 for "never": at least one millisecond.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use lanekeeper_engine::batch::Call;
 use lanekeeper_engine::lane::NORMAL_LANE;
 use lanekeeper_engine::policy::Policy;
 use lanekeeper_engine::request::{Account, ChargeEnd, Judge, Outcome, Tally};
@@ -37,6 +38,8 @@ enum Event {
     Charge { lane: usize, limit: usize, charge: (ChargeEnd, Judge) },
     Forged { lane: usize },
     Call(CallEnd),
+    Renewals,
+    ReturnedTokens,
 }
 
 /// The counters of one root.
@@ -88,11 +91,28 @@ impl Metrics {
         self.count(Event::Call(end), name);
     }
 
+    /// What leases are due has left with this call.
+    pub(crate) fn leases(&mut self, call: &Call) {
+        let renewals = u32::try_from(call.renewals().len()).unwrap_or(u32::MAX);
+        self.add(Event::Renewals, renewals, || Some("lanekeeper.lease_renewals_total".to_owned()));
+        let returns = call.question().returns.iter();
+        let returned = returns.fold(0, |sum: u32, returned| sum.saturating_add(returned.tokens));
+        let name = || Some("lanekeeper.lease_returned_tokens_total".to_owned());
+        self.add(Event::ReturnedTokens, returned, name);
+    }
+
     fn count(&mut self, event: Event, name: impl FnOnce() -> Option<String>) {
+        self.add(event, 1, name);
+    }
+
+    fn add(&mut self, event: Event, more: u32, name: impl FnOnce() -> Option<String>) {
+        if more == 0 {
+            return;
+        }
         let define = || name().and_then(|name| host::define_counter(&name).ok());
         if let Some(counter) = self.defined.entry(event).or_insert_with(define) {
             // a counter that cannot count must not keep a request from its decision
-            let _ = host::increment(*counter);
+            let _ = host::increment(*counter, more);
         }
     }
 }
@@ -118,6 +138,7 @@ fn judge_name(judge: Judge) -> &'static str {
     match judge {
         Judge::Store => "store",
         Judge::Remembered => "remembered",
+        Judge::Lease => "lease",
         Judge::Local => "local",
         Judge::Open => "open",
         Judge::Closed => "closed",

@@ -111,16 +111,17 @@ impl Stream {
         }
     }
 
-    /// The store has spoken, or failed; from a callback of the root.
+    /// Something is known now of what it waits for; from a callback of the root. `hear` gives no step when it is to wait
+    /// for more.
     pub(crate) fn hear(
         &mut self,
         id: u32,
         active: &mut Active,
-        hear: impl FnOnce(&mut Request) -> Step,
+        hear: impl FnOnce(&mut Active, &mut Request) -> Option<Step>,
         now: Timestamp,
     ) {
         let Some(request) = self.request.as_mut().filter(|request| request.is_pending()) else { return };
-        let step = hear(request);
+        let Some(step) = hear(active, request) else { return };
         let verdict = settle(id, request, active, step, now);
         // a stream whose context is gone has nobody left to answer
         if host::set_effective_context(id).is_err() {
@@ -140,22 +141,20 @@ impl Stream {
 
 /// Follows a request's steps as far as they go now.
 fn settle(id: u32, request: &mut Request, active: &mut Active, step: Step, now: Timestamp) -> Verdict {
-    let policy = Rc::clone(&active.policy);
     let mut step = step;
     let verdict = loop {
         step = match step {
             Step::Continue => break Verdict::Pass,
             Step::Reply(reply) => break Verdict::Refused(reply),
-            Step::Ask => match active.recall(request, now) {
+            Step::Ask => match active.seek(id, request, now) {
                 Some(step) => step,
-                None if active.ask(id, request, now) => break Verdict::Waits,
-                None => request.store_failed(&policy),
+                None => break Verdict::Waits,
             },
             Step::Count => active.count(request, now),
         };
     };
     for tally in request.take_tallies() {
-        active.metrics.decision(&policy, request.lane(), tally);
+        active.metrics.decision(&active.policy, request.lane(), tally);
     }
     verdict
 }

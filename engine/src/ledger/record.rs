@@ -111,6 +111,11 @@ impl Record {
         self.left(now) < self.granted / LOW && self.may_be_renewed(now)
     }
 
+    /// Whether what is left will have gone within `span`.
+    pub(super) fn is_dry_within(&self, span: Duration, now: Timestamp) -> bool {
+        self.left(now) <= self.rate.within(span)
+    }
+
     /// Whether no worker is about to renew it, and the store has not said that it is of no use.
     pub(super) fn may_be_renewed(&self, now: Timestamp) -> bool {
         self.renewing_until <= now && self.refusal.is_none_or(|refusal| refusal.ends <= now)

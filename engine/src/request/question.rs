@@ -2,7 +2,7 @@
 
 use crate::answer::ShownWindow;
 use crate::policy::{Consume, Count};
-use crate::wire::{Check, KeyAnswer, KeyCheck, Operation};
+use crate::wire::{Check, KeyAnswer, KeyCheck, Operation, WindowAnswer};
 
 /// A check and where its keys come from.
 #[derive(Clone, Debug)]
@@ -64,11 +64,15 @@ impl Question {
 
     /// The windows it asks about, with what `keys` says of each.
     pub(super) fn windows(&self, keys: &[KeyAnswer]) -> Vec<ShownWindow> {
-        let of_key = |(origin, key): (&(usize, usize), &KeyAnswer)| {
-            let (limit, at) = *origin;
-            let windows = key.windows.clone().into_iter().enumerate();
-            windows.map(move |(window, verdict)| ShownWindow::new(limit, at, window, verdict.into()))
-        };
-        self.origins.iter().zip(keys).flat_map(of_key).collect()
+        let mut shown = Vec::with_capacity(keys.iter().map(|key| key.windows.len()).sum());
+        for ((limit, at), key) in self.origins.iter().zip(keys) {
+            // what was charged in advance is still to be spent
+            let leased = key.lease.map_or(0, |lease| lease.tokens);
+            for (window, answer) in key.windows.iter().enumerate() {
+                let answer = WindowAnswer { remaining: answer.remaining.saturating_add(leased), ..*answer };
+                shown.push(ShownWindow::new(*limit, *at, window, answer.into()));
+            }
+        }
+        shown
     }
 }

@@ -7,6 +7,8 @@ pub enum Judge {
     Store,
     /// The store, when it was asked before: a refusal that still holds.
     Remembered,
+    /// Tokens that the store charged to this node in advance.
+    Lease,
     /// This node's counters.
     Local,
     /// `on_failure: open`, in the store's absence.

@@ -9,6 +9,7 @@ use crate::wire::{DecideRequest, StoreError, WindowAnswer};
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 mod failing_store;
+mod known;
 mod on_success;
 
 fn policy(value: &Value) -> Policy {

@@ -1,12 +1,12 @@
 //! Charges for answers that succeeded: brought to the store with what else it is asked, and to this node's counters
 //! where the store cannot be charged.
 
+use lanekeeper_engine::batch::Call;
 use lanekeeper_engine::request::{Account, Charge, ChargeEnd, Counters};
 use lanekeeper_engine::units::Timestamp;
 use lanekeeper_engine::wire::{Check, CheckAnswer};
 
 use super::Active;
-use crate::batch::Call;
 
 impl Active {
     /// Brings charges on their way. No stream waits for them.
@@ -53,10 +53,11 @@ impl Active {
     fn send_charges(&mut self, now: Timestamp) {
         let Some(store) = &mut self.store else { return };
         if let Some(load) = store.batches.charges_alone() {
-            store.pace();
+            let load = self.laden(load, now);
             // no stream is in it that would have to be let go
             let _ = self.send(load, now);
         }
+        self.pace();
     }
 
     fn charge_node(&mut self, account: Account, check: &Check, now: Timestamp) {

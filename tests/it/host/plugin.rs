@@ -3,6 +3,7 @@
 mod bad_input;
 mod charging;
 mod counters;
+mod leases;
 mod life;
 mod refusals;
 mod scenarios;
@@ -27,10 +28,18 @@ fn standalone(limit: u32) -> Value {
     })
 }
 
-/// The same with a store.
+/// The same with a store, whose every decision is the store's.
 fn with_store(limit: u32, on_failure: &str) -> Value {
     let mut policy = standalone(limit);
-    policy["store"] = json!({"cluster": "lanekeeper", "timeout": "20ms", "on_failure": on_failure});
+    policy["store"] =
+        json!({"cluster": "lanekeeper", "timeout": "20ms", "on_failure": on_failure, "max_drift": 0});
+    policy
+}
+
+/// The same with leases.
+fn leased(limit: u32, on_failure: &str) -> Value {
+    let mut policy = with_store(limit, on_failure);
+    policy["store"]["max_drift"] = json!("1%");
     policy
 }
 
