@@ -60,7 +60,7 @@ for _, key in ipairs(KEYS) do
   subject, at = open_subject(key, at + 3)
   if subject.known and is_accepted(subject, dated, id) then
     for _, window in ipairs(subject.windows) do
-      window.algorithm.uncharge(window, dated, tokens)
+      window.algorithm.uncharge(window, dated, tokens, id ~= '' and subject.seen)
     end
     save(subject)
     back = tokens

@@ -9,7 +9,8 @@
 --   walk, leaves_at    what counts, the oldest first: where it stands and how much; and when what stands there leaves
 --   wait      us until a cost fits
 --   charge    counts a cost; returns the moment from which the charge says nothing any more, us
---   uncharge  takes a charge back, as far as it is still counted
+--   uncharge  takes a charge back, as far as it is still counted; its last argument is the moment at which tokens come
+--             back that were granted, and false where nobody was granted them
 --   remaining, reset   what is left, and us until more is
 --   text      the text of its field, to be saved
 -- Times are in us. None of these writes but charge and uncharge of a log.
@@ -284,6 +285,9 @@ end
 
 local token_bucket = {}
 
+-- The longest span in which a charge may be spent: why a return waits as long is in engine/src/window/token_bucket.rs.
+local LONGEST_US = 30000000
+
 function token_bucket.read(window, value)
   local debt, repaid_from = string.match(value or '0 0', '^(%d+) (%d+)$')
   window.debt, window.repaid_from = tonumber(debt), tonumber(repaid_from)
@@ -321,8 +325,13 @@ function token_bucket.charge(window, dated, cost)
   return window.repaid_from + math.ceil(window.debt / window.rate)
 end
 
-function token_bucket.uncharge(window, _, cost)
-  window.debt = math.max(window.debt - cost * window.token, 0)
+function token_bucket.uncharge(window, _, cost, granted_seen)
+  local given = math.min(cost * window.token, window.debt)
+  window.debt = window.debt - given
+  if granted_seen and window.debt > 0 then
+    local waited_for = window.repaid_from + math.ceil(given / window.rate)
+    window.repaid_from = math.max(window.repaid_from, math.min(waited_for, granted_seen + LONGEST_US))
+  end
 end
 
 function token_bucket.remaining(window)

@@ -212,18 +212,19 @@ impl SubjectCounters {
         if !self.returns.accept(id, dated, self.seen) {
             return 0;
         }
-        self.uncharge(windows, buckets, tokens, dated);
+        for (window, counter) in windows.iter().zip(&mut self.counters) {
+            match counter {
+                Counter::TokenBucket(counter) if id.is_some() => counter.give_back(window, self.seen, tokens),
+                counter => counter.uncharge(window, buckets, tokens, dated),
+            }
+        }
         tokens
     }
 
     /// Takes back a charge of `cost` that was dated `dated`.
     pub fn uncharge(&mut self, windows: &[Window], buckets: u32, cost: u32, dated: Timestamp) {
         for (window, counter) in windows.iter().zip(&mut self.counters) {
-            match counter {
-                Counter::Tally(counter) => counter.uncharge(window, buckets, dated, cost),
-                Counter::Weighted(counter) => counter.uncharge(window, dated, cost),
-                Counter::TokenBucket(counter) => counter.uncharge(window, cost),
-            }
+            counter.uncharge(window, buckets, cost, dated);
         }
     }
 
@@ -258,6 +259,14 @@ impl Counter {
             }
             Algorithm::SlidingCounter => Counter::Weighted(Weighted::default()),
             Algorithm::TokenBucket { .. } => Counter::TokenBucket(TokenBucket::default()),
+        }
+    }
+
+    fn uncharge(&mut self, window: &Window, buckets: u32, cost: u32, dated: Timestamp) {
+        match self {
+            Counter::Tally(counter) => counter.uncharge(window, buckets, dated, cost),
+            Counter::Weighted(counter) => counter.uncharge(window, dated, cost),
+            Counter::TokenBucket(counter) => counter.uncharge(window, cost),
         }
     }
 

@@ -6,11 +6,24 @@
 //! from the burst. With `s` the moment at which a token is spent and `g <= s <= g + a` that of its grant:
 //! every later grant sees a repayment that began no earlier than `s` allows, so that no interval of spends
 //! holds more than `burst + rate x length` of them.
+//!
+//! A charge holds back the repayment only as far as the debt before it does not reach: it leans on that debt. When
+//! tokens of it come back, what leaned on them may be spent after the rest is repaid; which charges did is not
+//! known. So what comes back is there at once, and its repayment is waited for all the same: from then on the debt
+//! is what it would have been without the return. Until then it is as high as if all that may be spent had been, and
+//! no spends make it higher. That is never worse than not to give back, and no wait is longer than the longest span
+//! in which a charge may be spent: after that nothing leans any more.
 
 use std::time::Duration;
 
 use super::Window;
+use crate::lease::MAX_LIFE;
 use crate::units::{Timestamp, micros};
+use crate::wire::MAX_SPEND_WITHIN;
+
+/// The longest span in which a charge may be spent.
+const LONGEST: Duration =
+    if MAX_LIFE.as_millis() > MAX_SPEND_WITHIN.as_millis() { MAX_LIFE } else { MAX_SPEND_WITHIN };
 
 /// The counter of one subject in one token bucket. A fresh one is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -57,7 +70,19 @@ impl TokenBucket {
         self.debt += u64::from(cost) * token;
     }
 
-    /// Puts `cost` tokens back.
+    /// Puts `cost` tokens back that were granted, and that later charges may lean on.
+    pub fn give_back(&mut self, window: &Window, now: Timestamp, cost: u32) {
+        let (token, rate) = window.token();
+        let given = (u64::from(cost) * token).min(self.debt);
+        self.debt -= given;
+        // where no debt is left, nothing leans
+        if self.debt > 0 {
+            let waited_for = self.repaid_from.plus(Duration::from_micros(given.div_ceil(rate)));
+            self.repaid_from = self.repaid_from.max(waited_for.min(now.plus(LONGEST)));
+        }
+    }
+
+    /// Puts `cost` tokens back that nobody was granted: their charge is undone.
     pub fn uncharge(&mut self, window: &Window, cost: u32) {
         let (token, _) = window.token();
         self.debt = self.debt.saturating_sub(u64::from(cost) * token);

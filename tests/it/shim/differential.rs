@@ -251,7 +251,7 @@ impl Side {
     fn has_leased(&self) -> bool {
         let leased = self.leased.lock().unwrap();
         let lives = || leased.iter().map(|lease| lease.life_ms);
-        leased.len() > 100 && lives().any(|life| life < 1000) && lives().any(|life| life > 10_000)
+        leased.len() > 20 && lives().any(|life| life < 1000) && lives().any(|life| life > 10_000)
     }
 
     /// Runs one case against `model`.

@@ -134,6 +134,44 @@ proptest! {
     }
 }
 
+// One charge leans on the debt of another, whose tokens come back; then as much is wanted as there is, at every moment.
+#[test]
+fn a_charge_that_leans_on_what_is_given_back_never_exceeds_a_bucket() {
+    let second = |seconds: u64| at(seconds * 1_000_000);
+    let windows = [bucket(1, 5 * SECOND, 3)];
+    let take = |counters: &mut SubjectCounters, now, within| {
+        let charge = Charge { windows: &windows, ask: Ask::take(1), counters };
+        decide(&mut [charge], STORE_BUCKETS, second(now), SECOND * within).allowed
+    };
+    for (until, later, longer, returned) in (0..1296u64).map(|n| (n % 6, n / 6 % 6, n / 36 % 6, n / 216)) {
+        let spent_at = later + until + longer;
+        let within = |seconds: u64| u32::try_from(seconds).unwrap();
+        let mut counters = SubjectCounters::default();
+        assert!(take(&mut counters, 0, within(until)));
+        assert!(take(&mut counters, later, within(until + longer)));
+        let returned = later.max(returned);
+        counters.settle(&windows, STORE_BUCKETS, second(returned));
+        counters.give_back(&windows, STORE_BUCKETS, 1, second(until), Some(1));
+        if returned > until {
+            continue;
+        }
+        let mut spends = vec![spent_at];
+        for now in spent_at.max(returned)..spent_at + 20 {
+            while take(&mut counters, now, 0) {
+                spends.push(now);
+            }
+        }
+        for (first, begin) in spends.iter().enumerate() {
+            for (count, end) in (1u64..).zip(&spends[first..]) {
+                assert!(
+                    count * 5 <= 3 * 5 + (end - begin),
+                    "{count} from {begin} to {end}: dated {until} and {spent_at}, returned at {returned}"
+                );
+            }
+        }
+    }
+}
+
 /// A bucket of a second's window, in microseconds.
 const BUCKET: u64 = 1_000_000u64.div_ceil(STORE_BUCKETS as u64);
 
