@@ -32,9 +32,9 @@ const LONGEST_MS: u64 = 1_000_000_000;
 const MAX_LIFE_MS: u32 = 30_000;
 const MIN_LIFE_MS: u64 = 50;
 
-/// A node ends what it may spend early by one part in so many: two clocks that are each wrong by 400 us a second,
-/// more than any that is disciplined, differ by less.
-const CLOCKS_DIFFER: u64 = 1024;
+/// A node ends what it may spend early by one part in so many. The kernel of a disciplined clock slews it by 500 us a
+/// second at most (adjtimex(2)), so two such clocks differ by half of that.
+const CLOCKS_DIFFER: u64 = 512;
 
 /// What is surely within `span` of the store's clock, by a node's clock that began no later.
 pub fn surely_within(span: Duration) -> Duration {

@@ -185,8 +185,8 @@ fn no_token_is_spent_after_its_end_by_any_clock_that_runs_within_bounds() {
     let mut worker = Worker::new(&shared, 1);
     let alice = check(&[("alice", 6000)]);
     worker.request(&mut store, &alice, at(0));
-    // 30 s less one part in 1024
-    let ends = at(0).plus(Duration::from_micros(30_000_000 - 29_297));
+    // 30 s less one part in 512
+    let ends = at(0).plus(Duration::from_micros(30_000_000 - 58_594));
     let just_before = Timestamp::from_micros(ends.as_micros() - 1);
     let mut twin = Worker::new(&shared, 2);
     assert_eq!((worker.leased(&alice, ends), twin.leased(&alice, ends)), (0, 0));

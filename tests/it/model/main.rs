@@ -15,7 +15,7 @@
 //! one or two workers ask it, one request at a time, each for its own token and a lease beside it.
 //!
 //! - **Time** comes in ticks, of which a lease lives three. All clocks show the same but for what happens to them:
-//!   a node's may miss a tick, the store's may fall back by one. A margin of one tick stands for the 1/1024 of a
+//!   a node's may miss a tick, the store's may fall back by one. A margin of one tick stands for the 1/512 of a
 //!   life by which nodes cut theirs.
 //! - **Messages** arrive in any order and at any time. One that is lost is one that has not arrived by the end. A
 //!   configuration says how many arrive twice.
