@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`accuracy`] | how often each algorithm judges wrongly |
 //! | [`store`] | how many decisions a second the shim gives, and how fast |
+//! | [`envoy`] | what the filter costs in a real Envoy |
 //! | [`memory`] | what a million subjects take of Redis |
 //! | `work` | what a request costs in host calls and wasm instructions |
 //! | [`limits`] | the limit that is measured, kept by each algorithm |
@@ -17,11 +18,15 @@
 //! | [`ordinary`] | a policy and a request of ordinary size |
 
 pub mod accuracy;
+mod cores;
 pub mod documents;
+pub mod envoy;
+mod http;
 pub mod limits;
 pub mod memory;
 pub mod ordinary;
 pub mod record;
+mod samples;
 pub mod store;
 pub mod tables;
 #[cfg(feature = "fake-host")]

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use lanekeeper_benches::accuracy::{self, Accuracy, Size};
 use lanekeeper_benches::documents;
+use lanekeeper_benches::envoy;
 use lanekeeper_benches::limits::ALGORITHMS;
 use lanekeeper_benches::memory::{self, Memory};
 use lanekeeper_benches::record::{Record, Row};
@@ -35,6 +36,8 @@ enum Question {
     /// What does a request cost in host calls and wasm instructions?
     #[cfg(feature = "fake-host")]
     Work(How),
+    /// What does the filter cost in a real Envoy?
+    Envoy(How),
     /// What do the recorded runs say? Written and drawn anew in the documents.
     Documents,
 }
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Question::Memory(how) => measure_memory(&how),
         #[cfg(feature = "fake-host")]
         Question::Work(how) => measure_work(&how),
+        Question::Envoy(how) => measure_envoy(&how),
         Question::Documents => documents::write(),
     };
     match outcome {
@@ -125,6 +129,19 @@ fn measure_work(how: &How) -> Result<()> {
     let recorded = Record::read(&documents::recorded(), "work")?;
     work::grown(&recorded, &rows).iter().for_each(|grown| println!("grown: {grown}"));
     Ok(())
+}
+
+fn measure_envoy(how: &How) -> Result<()> {
+    let size = if how.short { envoy::Size::SHORT } else { envoy::Size::FULL };
+    let began = Instant::now();
+    let bar = progress(size.steps());
+    let rows = envoy::measure(&size, &|| bar.inc(1))?;
+    bar.finish_and_clear();
+    println!("{}", tables::envoy(&rows));
+    for missed in envoy::missed_goals(&rows) {
+        println!("missed: {missed}");
+    }
+    finish("envoy", rows, how, began)
 }
 
 /// On a terminal; elsewhere nothing is drawn.

@@ -11,7 +11,6 @@
 mod asker;
 mod busy;
 mod ceiling;
-mod cores;
 mod load;
 mod question;
 
@@ -24,11 +23,12 @@ use lanekeeper_tests::shim_process::ShimProcess;
 use self::asker::Asker;
 pub use self::busy::REQUESTS as BUSY;
 use self::ceiling::Ceiling;
-use self::cores::{Cores, on_core};
 use self::question::Question;
+use crate::cores::{Cores, on_core};
 use crate::limits::ALGORITHMS;
 use crate::memory::used_bytes;
 use crate::record::Row;
+use crate::samples::{Waits, median};
 
 /// The least share of the ceiling that is the goal.
 pub const LEAST_OF_CEILING: f64 = 0.7;
@@ -146,7 +146,7 @@ pub fn measure(size: &Size, step: &dyn Fn()) -> Result<Vec<Speed>> {
     Ok(measured.into_iter().map(|(_, _, speed)| speed).collect())
 }
 
-/// What runs all the time: a Redis on its core.
+/// What runs all the time: a Redis, on the second core. Shims come and go on the first.
 struct Bench {
     size: Size,
     cores: Cores,
@@ -156,7 +156,7 @@ struct Bench {
 impl Bench {
     fn start(size: Size) -> Result<Self> {
         let cores = Cores::find()?;
-        let redis = on_core(cores.redis, Redis::start)?;
+        let redis = on_core(cores.second, Redis::start)?;
         Ok(Self { size, cores, redis })
     }
 
@@ -169,14 +169,14 @@ impl Bench {
             }
             Backend::Embedded => "memory".to_owned(),
         };
-        on_core(self.cores.shim, || ShimProcess::start(&store))
+        on_core(self.cores.first, || ShimProcess::start(&store))
     }
 
     /// Where whoever asks runs.
     fn askers_core(&self, backend: Backend) -> usize {
         match backend {
-            Backend::Redis => self.cores.shim,
-            Backend::Embedded => self.cores.redis,
+            Backend::Redis => self.cores.first,
+            Backend::Embedded => self.cores.second,
         }
     }
 
@@ -184,7 +184,7 @@ impl Bench {
         let shim = self.shim(Backend::Redis)?;
         let ceiling = Ceiling::overhear(&self.redis, || Asker::connect(shim.address())?.ask(question, &[0]))?;
         self.forget_all()?;
-        ceiling.per_sec(self.cores.shim, self.size.subjects, self.size.rounds.1)
+        ceiling.per_sec(self.cores.first, self.size.subjects, self.size.rounds.1)
     }
 
     fn all_out(&self, question: &Question, backend: Backend) -> Result<f64> {
@@ -193,7 +193,7 @@ impl Bench {
         load::all_out(shim.address(), core, question, self.size.subjects, self.size.rounds.1)
     }
 
-    fn at_rate(&self, question: &Question, backend: Backend, per_sec: f64) -> Result<load::Waits> {
+    fn at_rate(&self, question: &Question, backend: Backend, per_sec: f64) -> Result<Waits> {
         let shim = self.shim(backend)?;
         let core = self.askers_core(backend);
         load::at_rate(shim.address(), core, question, self.size.subjects, per_sec, self.size.calm_rounds.1)
@@ -269,14 +269,6 @@ impl Speed {
     }
 }
 
-/// The middle one; not a number where there is none.
-fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let (low, high) = (sorted.get(sorted.len().saturating_sub(1) / 2), sorted.get(sorted.len() / 2));
-    low.zip(high).map_or(f64::NAN, |(low, high)| (low + high) / 2.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,13 +287,6 @@ mod tests {
         }
         assert!(bench.bytes_per_subject(&question, Backend::Redis).unwrap() > 100.0);
         bench.bytes_per_subject(&question, Backend::Embedded).unwrap();
-    }
-
-    #[test]
-    fn a_median_is_in_the_middle_of_odd_and_even() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert!(median(&[]).is_nan());
     }
 
     #[test]

@@ -59,6 +59,47 @@ pub fn store(measured: &[Speed]) -> String {
     )
 }
 
+/// What each case in a real Envoy comes to.
+pub fn envoy(rows: &[Row]) -> String {
+    let header = |first: &[&'static str], figures: &[(&'static str, &str, usize)]| {
+        table(&[first, &figures.iter().map(|(title, ..)| *title).collect::<Vec<_>>()].concat())
+    };
+    let fill = |table: &mut Table, figures: &[(&str, &str, usize)]| {
+        for row in rows {
+            let of =
+                |(_, figure, digits): &(&str, &str, usize)| format!("{:.*}", *digits, row.figure(figure));
+            table.add_row(std::iter::once(row.case.clone()).chain(figures.iter().map(of)));
+        }
+    };
+    let speed = [
+        ("requests/s", "rps", 0),
+        ("/ empty", "ratio_to_empty", 3),
+        ("/ local", "ratio_to_local_ratelimit", 3),
+        ("p50 ms", "p50_ms", 2),
+        ("p99 ms", "p99_ms", 2),
+        ("busy p99 added ms", "busy_p99_added_ms", 2),
+        ("others p99 added ms", "others_p99_added_ms", 2),
+    ];
+    let cost = [
+        ("CPU us", "cpu_us_per_request", 1),
+        ("added", "cpu_added_us", 1),
+        ("envoy", "envoy_us", 1),
+        ("shim", "shim_us", 1),
+        ("redis", "redis_us", 1),
+        ("load", "load_us", 1),
+        ("upstream", "upstream_us", 1),
+        ("scripts/decision", "store_commands_per_decision", 3),
+    ];
+    let (mut speeds, mut costs) = (header(&["case"], &speed), header(&["case"], &cost));
+    fill(&mut speeds, &speed);
+    fill(&mut costs, &cost);
+    format!(
+        "Envoy with one worker on one core, everybody else on another; medians of the rounds, ratios within them.\n\
+         Times are at half load.\n\n{speeds}\n\n\
+         What a request costs at full load; CPU is all but the upstream's:\n\n{costs}\n"
+    )
+}
+
 /// What subjects take.
 pub fn memory(measured: &[Memory]) -> String {
     let rows: Vec<Row> = measured.iter().map(Memory::row).collect();

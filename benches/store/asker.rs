@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::question::Question;
+use crate::http::length;
 
 /// Far above what an answer takes: one that does not come ends the bench.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,7 +49,7 @@ impl Asker {
             let read = self.connection.read(&mut chunk)?;
             ensure!(read > 0, "the shim hung up");
             self.answer.extend_from_slice(chunk.get(..read).unwrap_or_default());
-            if whole(&self.answer)?.is_some_and(|length| self.answer.len() >= length) {
+            if length(&self.answer)?.is_some_and(|length| self.answer.len() >= length) {
                 return Ok(());
             }
         }
@@ -56,26 +57,3 @@ impl Asker {
 }
 
 const ALLOWED: &[u8] = br#""outcome":"allowed""#;
-
-/// How long the whole answer is, once its head is there.
-fn whole(answer: &[u8]) -> Result<Option<usize>> {
-    const END: &[u8] = b"\r\n\r\n";
-    let Some(head) = answer.windows(END.len()).position(|bytes| bytes == END) else { return Ok(None) };
-    let text = std::str::from_utf8(answer.get(..head).unwrap_or_default())?;
-    let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
-    let length: usize = length.with_context(|| format!("an answer of unknown length: {text}"))?.parse()?;
-    Ok(Some(head + END.len() + length))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_is_as_long_as_its_head_says() {
-        let head = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nx: y";
-        assert_eq!(whole(head.as_bytes()).unwrap(), None);
-        assert_eq!(whole(format!("{head}\r\n\r\nhal").as_bytes()).unwrap(), Some(head.len() + 4 + 5));
-        assert!(whole(b"HTTP/1.1 200 OK\r\nx: y\r\n\r\n").is_err());
-    }
-}

@@ -12,8 +12,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use lanekeeper_tests::redis::Redis;
 
-use super::cores::on_core;
 use super::question::{MOST_CHECKS, SUBJECT, digits_of};
+use crate::cores::on_core;
 
 /// The program to run, if not the one on the path.
 const BENCHMARK_ENV: &str = "LANEKEEPER_REDIS_BENCHMARK";

@@ -14,8 +14,9 @@ use rand_distr::Exp1;
 use rand_pcg::Pcg64Mcg;
 
 use super::asker::Asker;
-use super::cores::on_core;
 use super::question::{MOST_CHECKS, Question};
+use crate::cores::on_core;
+use crate::samples::Waits;
 
 const WORKERS: u64 = 2;
 const CALLS_PER_WORKER: u64 = 2;
@@ -122,34 +123,9 @@ impl Arrivals {
     }
 }
 
-/// How long decisions took.
-#[derive(Clone, Debug)]
-pub(super) struct Waits(Vec<Duration>);
-
-impl Waits {
-    fn of(waits: impl Iterator<Item = Duration>) -> Self {
-        let mut sorted: Vec<Duration> = waits.collect();
-        sorted.sort();
-        Self(sorted)
-    }
-
-    /// What this share of the decisions did not exceed, ms; not a number where there was none.
-    pub(super) fn ms_of(&self, share: f64) -> f64 {
-        let at = (share * self.0.len() as f64).ceil() as usize;
-        self.0.get(at.saturating_sub(1)).map_or(f64::NAN, |wait| wait.as_secs_f64() * 1000.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ninety_nine_of_a_hundred_do_not_exceed_the_ninety_ninth() {
-        let waits = Waits::of((1..=100).rev().map(Duration::from_millis));
-        assert_eq!((waits.ms_of(0.5), waits.ms_of(0.99), waits.ms_of(1.0)), (50.0, 99.0, 100.0));
-        assert!(Waits::of(std::iter::empty()).ms_of(0.5).is_nan());
-    }
 
     #[test]
     fn who_came_while_nobody_could_ask_is_asked_for_at_once_and_up_to_a_full_callout() {

@@ -115,6 +115,19 @@ impl<'a> Shown<'a> {
         }
     }
 
+    /// Every window's item, as a list.
+    fn policy(&self) -> String {
+        let items = || self.windows.iter().filter_map(|window| self.item(window)).map(|item| &item.item);
+        let mut list = String::with_capacity(items().map(|item| item.len() + 1).sum());
+        for item in items() {
+            if !list.is_empty() {
+                list.push(',');
+            }
+            list.push_str(item);
+        }
+        list
+    }
+
     fn window(&self, shown: &ShownWindow) -> Option<(&'a Limit, &'a str, &'a Window)> {
         let limit = self.limits.get(shown.limit)?;
         match &limit.verdict {
@@ -296,10 +309,9 @@ fn limit_headers(responses: &Responses, shown: &Shown<'_>, closest: &ShownWindow
     let (remaining, reset) = (closest.remaining, seconds(closest.reset));
     let mut add = |name, value, replaces| headers.push(AnswerHeader { name, value, replaces });
     if responses.draft_headers {
-        let items: Vec<&str> =
-            shown.windows.iter().filter_map(|w| shown.item(w)).map(|i| i.item.as_str()).collect();
-        add("ratelimit-policy", items.join(","), false);
-        add("ratelimit", format!("\"{}\";r={remaining};t={reset}", item.name), false);
+        add("ratelimit-policy", shown.policy(), false);
+        let (remaining, reset) = (remaining.to_string(), reset.to_string());
+        add("ratelimit", ["\"", &item.name, "\";r=", &remaining, ";t=", &reset].concat(), false);
     }
     if responses.legacy_headers {
         add("x-ratelimit-limit", window.limit().to_string(), true);

@@ -1,30 +1,35 @@
 //! Whether a rule concerns a request.
 
+use std::cell::OnceCell;
+
 use crate::headers::Headers;
 use crate::path::normalise;
 use crate::policy::{Command, HeaderMatch, HeaderTest, Match, StringMatch};
 
-/// What rules ask of a request, worked out once.
+/// What rules ask of a request, worked out once at most.
 #[derive(Debug)]
 pub struct Target<'a> {
     /// Its headers, as the client sent them.
     pub headers: &'a Headers,
-    /// Its normalised path.
-    pub path: String,
     /// The name of what it calls.
     pub command: Option<&'a str>,
+    path: OnceCell<String>,
 }
 
 impl<'a> Target<'a> {
     /// The request with these headers, under the first command that matches.
     pub fn new(headers: &'a Headers, commands: &'a [Command]) -> Self {
-        let path = normalise(headers.first(":path").unwrap_or_default());
-        let mut target = Self { headers, path, command: None };
+        let mut target = Self { headers, command: None, path: OnceCell::new() };
         target.command = commands
             .iter()
             .find(|command| command.matches.holds(&target))
             .map(|command| command.name.as_str());
         target
+    }
+
+    /// Its normalised path. Few policies ask for it, so it is worked out when one first does.
+    pub fn path(&self) -> &str {
+        self.path.get_or_init(|| normalise(self.headers.first(":path").unwrap_or_default()))
     }
 
     /// Its method.
@@ -40,7 +45,7 @@ impl Match {
             || target.command.is_some_and(|command| self.commands.iter().any(|wanted| wanted == command));
         command
             && (self.methods.is_empty() || self.methods.iter().any(|m| m.as_bytes() == target.method()))
-            && self.path.as_ref().is_none_or(|path| path.holds(target.path.as_bytes()))
+            && self.path.as_ref().is_none_or(|path| path.holds(target.path().as_bytes()))
             && self.headers.iter().all(|header| header.holds(target.headers))
     }
 }

@@ -46,8 +46,8 @@ fn assemble(prefix: &str, count: &Count, own: impl Fn(&str, &[Source]) -> Option
     let mut keys = StoreKeys { present: Vec::with_capacity(count.keys.len()), missing: None };
     for (index, Key { name, sources }) in count.keys.iter().enumerate() {
         let key = match (&tag, own(name, sources)) {
-            (None, Some(own)) => Some(format!("{prefix}:{{{own}}}:{name}")),
-            (Some(Some(tag)), Some(own)) => Some(format!("{prefix}:{{{tag}}}:{name}:{own}")),
+            (None, Some(own)) => Some([prefix, ":{", &own, "}:", name].concat()),
+            (Some(Some(tag)), Some(own)) => Some([prefix, ":{", tag, "}:", name, ":", &own].concat()),
             (_, None) | (Some(None), _) => None,
         };
         match key {
@@ -63,7 +63,8 @@ fn subject<'v>(
     sources: &'v [Source],
     mut value: impl FnMut(&'v Source) -> Option<Cow<'v, [u8]>>,
 ) -> Option<String> {
-    let mut text = String::new();
+    // most subjects are a number or a name
+    let mut text = String::with_capacity(32);
     for (at, source) in sources.iter().enumerate() {
         if at > 0 {
             text.push('|');
@@ -88,7 +89,7 @@ fn of_request<'v>(
     match source {
         Source::Header(name) | Source::ApiKey(name) => header(name).map(Cow::Borrowed),
         Source::Ip { v6_prefix } => Some(address(client()?, *v6_prefix).into_bytes().into()),
-        Source::Path => Some(target.path.as_bytes().into()),
+        Source::Path => Some(target.path().as_bytes().into()),
         Source::Method => header(":method").map(Cow::Borrowed),
         Source::Host => header(":authority").map(Cow::Borrowed),
         Source::Command => target.command.map(|command| command.as_bytes().into()),
@@ -115,15 +116,21 @@ fn address(ip: IpAddr, v6_prefix: u8) -> String {
 
 /// Writes `bytes` so that neither braces, nor the composite's bar, nor the hash's tilde stands in it.
 fn escape(text: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        match byte {
-            b'-' | b'.' | b'_' | b'@' | b'+' | b'=' | b'/' | b':' => text.push(char::from(*byte)),
-            byte if byte.is_ascii_alphanumeric() => text.push(char::from(*byte)),
+    let stands_for_itself = |byte: &u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'@' | b'+' | b'=' | b'/' | b':')
+    };
+    let mut rest = bytes;
+    while let Some(first) = rest.first() {
+        let plain = rest.iter().position(|byte| !stands_for_itself(byte)).unwrap_or(rest.len());
+        let (run, after) = rest.split_at(plain.max(1));
+        if plain > 0 {
+            // all of it is ASCII
+            text.push_str(std::str::from_utf8(run).unwrap_or_default());
+        } else {
             // writing to a String cannot fail
-            byte => {
-                let _ = write!(text, "%{byte:02X}");
-            }
+            let _ = write!(text, "%{first:02X}");
         }
+        rest = after;
     }
 }
 

@@ -10,6 +10,7 @@
 mod asking;
 mod cells;
 mod exports;
+mod heap;
 mod host;
 mod metrics;
 mod root;

@@ -22,7 +22,7 @@ mod setup;
 pub use admin::Admin;
 pub use setup::Setup;
 
-/// How many workers each Envoy has, each with a VM of its own.
+/// How many workers each Envoy has, unless told otherwise; each has a VM of its own.
 pub const WORKERS: u64 = 2;
 
 /// What became of a configuration that Envoy was given.
@@ -52,7 +52,7 @@ impl Envoy {
         folder.write("listeners.json", &configuration.listeners()?)?;
         let mut process = Process::start(
             command(&folder)?
-                .args(["--concurrency", &WORKERS.to_string()])
+                .args(["--concurrency", &setup.worker_count().to_string()])
                 .arg("--admin-address-path")
                 .arg(folder.file("admin"))
                 // connections of an old policy are closed soon
@@ -72,6 +72,11 @@ impl Envoy {
     /// Where requests go in.
     pub fn address(&self) -> SocketAddr {
         self.front
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     /// What it says about itself.
@@ -114,7 +119,7 @@ impl Envoy {
             return Ok(Verdict::Refused(said));
         }
         wait::until("the new listener on each worker", || {
-            Ok((self.admin.counter(created)? >= created_before + WORKERS).then_some(()))
+            Ok((self.admin.counter(created)? >= created_before + self.setup.worker_count()).then_some(()))
         })?;
         self.setup = setup;
         Ok(Verdict::Accepted)

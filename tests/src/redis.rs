@@ -102,6 +102,11 @@ impl Redis {
         format!("redis+unix://{}{}", self.socket().display(), password.unwrap_or_default())
     }
 
+    /// Its process, while it is up.
+    pub fn pid(&self) -> Option<u32> {
+        self.server.as_ref().map(Child::id)
+    }
+
     /// A connection, to look at what is stored.
     pub fn connect(&self) -> redis::RedisResult<redis::Connection> {
         redis::Client::open(self.url())?.get_connection()

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use crate::cargo::cargo;
 use crate::step::{call, done, step};
 use crate::workspace::Workspace;
-use crate::{plugin, redis, tools};
+use crate::{envoy, plugin, redis, tools};
 
 /// What is measured.
 #[derive(Subcommand)]
@@ -43,6 +43,13 @@ pub(crate) enum Question {
     /// over benches/recorded/work.json is said, and fails `cargo xtask test`: mend it, or `--record` it with the change
     /// that is worth it. Takes some seconds.
     Work(How),
+    /// What does the filter cost in a real Envoy?
+    ///
+    /// No filter, an empty one, Envoy's own local limiter, and ours without a store, with leases, and strict, each in an
+    /// Envoy of its own with one worker, asked one after the other in seven rounds: throughput, times, processor time of
+    /// each process, and what Redis is asked. The goals are ratios to the empty filter; a miss is said, and is no error.
+    /// Takes five minutes, and two cores of its own.
+    Envoy(How),
     /// Write and draw anew what the pages in docs show, from the runs in benches/recorded.
     ///
     /// After a change of how they are shown; `--record` does it by itself.
@@ -86,6 +93,15 @@ pub(crate) fn run(workspace: &Workspace, question: &Question) -> Result<()> {
         Question::Work(how) => {
             bench.env("LANEKEEPER_PLUGIN_WASM", step("plugin", || plugin::build(workspace))?);
             how.tell(bench.arg("work"), workspace);
+        }
+        Question::Envoy(how) => {
+            build.args(["-p", "lanekeeper-shim", "--bin", "lanekeeper-shim"]);
+            bench
+                .env("ENVOY", step("envoy", || envoy::find(workspace))?)
+                .env("LANEKEEPER_PLUGIN_WASM", step("plugin", || plugin::build(workspace))?)
+                .env("LANEKEEPER_SHIM", built.join("lanekeeper-shim"))
+                .env("LANEKEEPER_REDIS_SERVER", step("redis", redis::find)?);
+            how.tell(bench.arg("envoy"), workspace);
         }
         Question::Documents => {
             bench.arg("documents");

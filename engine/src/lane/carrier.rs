@@ -43,7 +43,8 @@ impl Carrier {
 
     /// The mark's values in these lines, decoded, in their order.
     pub(super) fn values<'a>(&'a self, lines: &'a Lines<'_>) -> impl Iterator<Item = Cow<'a, [u8]>> {
-        lines.iter().flat_map(move |line| self.members(line)).filter_map(move |member| self.value(member))
+        let named = lines.iter().filter(|line| self.may_be_in(line));
+        named.flat_map(move |line| self.members(line)).filter_map(move |member| self.value(member))
     }
 
     /// The same lines without the mark; `None` when it is not in them.
@@ -71,6 +72,15 @@ impl Carrier {
             (false, _) => lines = vec![Cow::Owned(member.into_bytes())],
         }
         lines
+    }
+
+    /// Whether a look at the members of a line is worth it: few requests bear a mark, and most have long lists.
+    fn may_be_in(&self, line: &[u8]) -> bool {
+        match self {
+            Carrier::Baggage(key) | Carrier::Tracestate(key) => contains(line, key.as_bytes()),
+            // the whole value is the mark, or its name stands there in another spelling
+            Carrier::Header(_) | Carrier::JaegerBaggage(_) | Carrier::SkyWalking(_) => true,
+        }
     }
 
     fn is_list(&self) -> bool {
@@ -121,6 +131,19 @@ impl Carrier {
             Carrier::SkyWalking(key) => format!("{}:{}", BASE64.encode(key), BASE64.encode(value)),
         }
     }
+}
+
+fn contains(line: &[u8], key: &[u8]) -> bool {
+    let Some(first) = key.first() else { return true };
+    let mut rest = line;
+    while let Some(at) = rest.iter().position(|byte| byte == first) {
+        let (_, found) = rest.split_at(at);
+        if found.starts_with(key) {
+            return true;
+        }
+        rest = found.get(1..).unwrap_or_default();
+    }
+    false
 }
 
 fn split_pair(member: &[u8], separator: u8) -> (&[u8], &[u8]) {

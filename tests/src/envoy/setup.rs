@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{Envoy, Verdict};
+use super::{Envoy, Verdict, WORKERS};
 use crate::tools;
 
 /// The listener with the filter.
@@ -20,13 +20,23 @@ const PROTOCOLS_TYPE: &str = "type.googleapis.com/envoy.extensions.upstreams.htt
 // 96 KiB: the worst that the tests send is 64 KiB of headers, and Envoy's default is 60
 const MAX_HEADERS_KIB: u32 = 96;
 
+/// The filter before the router.
+#[derive(Clone, Debug)]
+enum Filter {
+    /// Ours, as shipped.
+    Shipped,
+    None,
+    Other(Value),
+}
+
 /// What an Envoy of a test is made of.
 #[derive(Clone, Debug)]
 pub struct Setup {
     upstream: SocketAddr,
     store: Option<SocketAddr>,
     policy: Option<Value>,
-    filtered: bool,
+    filter: Filter,
+    workers: u64,
     upstream_trailers: bool,
     websockets: bool,
 }
@@ -38,7 +48,8 @@ impl Setup {
             upstream,
             store: None,
             policy: None,
-            filtered: true,
+            filter: Filter::Shipped,
+            workers: WORKERS,
             upstream_trailers: false,
             websockets: false,
         }
@@ -56,7 +67,17 @@ impl Setup {
 
     /// Without the filter: what Envoy does alone, to compare.
     pub fn unfiltered(self) -> Self {
-        Self { filtered: false, ..self }
+        Self { filter: Filter::None, ..self }
+    }
+
+    /// With another HTTP filter in the place of ours, to compare.
+    pub fn with_filter_instead(self, filter: Value) -> Self {
+        Self { filter: Filter::Other(filter), ..self }
+    }
+
+    /// With so many workers, each with a VM of its own.
+    pub fn workers(self, workers: u64) -> Self {
+        Self { workers, ..self }
     }
 
     /// Takes over trailers of an upstream that speaks HTTP/1.1, which Envoy drops unless told otherwise.
@@ -77,6 +98,10 @@ impl Setup {
     /// Asks Envoy whether it would start so.
     pub fn validate(&self) -> Result<Verdict> {
         super::validate(self)
+    }
+
+    pub(super) fn worker_count(&self) -> u64 {
+        self.workers
     }
 
     pub(super) fn configuration(&self) -> Result<Configuration> {
@@ -109,9 +134,16 @@ impl Setup {
             put(manager, "upgrade_configs", json!([{"upgrade_type": "websocket"}]))?;
         }
         let filters = at(manager, "/http_filters")?;
-        if !self.filtered {
-            remove(filters, "lanekeeper")?;
-            return Ok(listener);
+        match &self.filter {
+            Filter::Shipped => {}
+            Filter::None => {
+                remove(filters, "lanekeeper")?;
+                return Ok(listener);
+            }
+            Filter::Other(other) => {
+                *named(filters, "lanekeeper")? = other.clone();
+                return Ok(listener);
+            }
         }
         let plugin = at(named(filters, "lanekeeper")?, "/typed_config/config")?;
         *at(plugin, "/vm_config/code/local/filename")? = json!(tools::path("LANEKEEPER_PLUGIN_WASM")?);

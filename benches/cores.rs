@@ -5,24 +5,24 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Two cores of those that this process may use.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cores {
-    pub(super) shim: usize,
-    pub(super) redis: usize,
+pub(crate) struct Cores {
+    pub(crate) first: usize,
+    pub(crate) second: usize,
 }
 
 impl Cores {
-    pub(super) fn find() -> Result<Self> {
+    pub(crate) fn find() -> Result<Self> {
         let allowed = sched_getaffinity(None)?;
         let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
-        let (Some(shim), Some(redis)) = (cores.next(), cores.next()) else {
-            bail!("this needs two cores: one for the shim and one for Redis")
+        let (Some(first), Some(second)) = (cores.next(), cores.next()) else {
+            bail!("this needs two cores: one for what is measured, and one for what it asks")
         };
-        Ok(Self { shim, redis })
+        Ok(Self { first, second })
     }
 }
 
 /// Does `work` on this core. The processes and threads that it starts stay there.
-pub(super) fn on_core<T>(core: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn on_core<T>(core: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let before = sched_getaffinity(None)?;
     let mut only = CpuSet::new();
     only.set(core);
