@@ -1,6 +1,7 @@
 //! Leases: most requests are decided without a question, and the store's limits hold nevertheless.
 
 use lanekeeper_engine::wire::{CheckAnswer, DecideRequest, DecideResponse, SHIM_HEADER, StoreError, VERSION};
+use lanekeeper_tests::fake_shim::ours;
 use lanekeeper_tests::host::{Answer, Callout, Host, State, Stream};
 use serde_json::{Value, json};
 
