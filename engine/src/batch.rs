@@ -57,9 +57,10 @@ impl Batches {
         self.calls.len() < MAX_CALLS
     }
 
-    /// Puts a stream behind those that wait.
+    /// Puts a stream behind those that have waited for longer.
     pub fn wait(&mut self, waiter: Waiter) {
-        self.waiting.push_back(waiter);
+        let at = self.waiting.partition_point(|before| before.since <= waiter.since);
+        self.waiting.insert(at, waiter);
     }
 
     /// Puts a stream back in front of those that wait.
@@ -131,6 +132,12 @@ impl Batches {
     pub fn waiting_since_before(&mut self, moment: Timestamp, most: usize) -> Vec<Waiter> {
         let late = self.waiting.iter().take(most).take_while(|waiter| waiter.since < moment).count();
         self.waiting.drain(..late).collect()
+    }
+
+    /// Streams that have waited since before `moment`, part of it for a callout that is still under way: at most `most`,
+    /// each once. Its answer comes too late for them.
+    pub fn outwaited(&mut self, moment: Timestamp, most: usize) -> Vec<u32> {
+        self.calls.values_mut().flat_map(|call| call.outwaited(moment)).take(most).collect()
     }
 
     /// A callout is under way. `number` is what its end will call it.

@@ -33,10 +33,11 @@ fn standalone(limit: u32) -> Value {
     })
 }
 
-/// The same with a store that a request waits for as long as a test needs it to.
+/// The same with a store that each request waits for, as long as a test needs it to.
 fn patient(limit: u32) -> Value {
     let mut policy = standalone(limit);
-    policy["store"] = json!({"cluster": "lanekeeper", "timeout": "10s", "circuit": {"slow": "10s"}});
+    policy["store"] =
+        json!({"cluster": "lanekeeper", "timeout": "10s", "max_drift": 0, "circuit": {"slow": "10s"}});
     policy
 }
 
@@ -149,11 +150,13 @@ impl Proxy for Real {
 
     fn start_store(&mut self) -> Result<()> {
         self.shim.start_again()?;
-        // each worker has its own circuit, and notices with a request of its own
-        let mut in_a_row = 0;
+        // each worker has its own circuit, and notices with a request of its own, of which no worker knows anything
+        let (mut in_a_row, mut asked) = (0, 0);
         wait::until("the store to decide again", || {
-            let by_store =
-                self.trusted.get(&self.envoy.url("/"), &[("x-user", b"probe")])?.fallback().is_none();
+            asked += 1;
+            let user = format!("probe-{asked}");
+            let answer = self.trusted.get(&self.envoy.url("/"), &[("x-user", user.as_bytes())])?;
+            let by_store = answer.fallback().is_none();
             in_a_row = if by_store { in_a_row + 1 } else { 0 };
             Ok((in_a_row >= 20).then_some(()))
         })

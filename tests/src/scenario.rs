@@ -72,6 +72,10 @@ pub fn policy(trusted: &str) -> Value {
                 "windows": [{"limit": 2, "per": "1m"}, {"limit": 100, "per": "1h"}],
                 "cost": {"header": "x-cost", "max": 2},
             },
+            "per_device": {
+                "keys": {"device": [{"header": "x-device"}]},
+                "windows": [{"limit": 10_000, "per": "1m"}, {"limit": 100_000, "per": "1h"}],
+            },
             "paid": {
                 "keys": {"payer": [{"header": "x-payer"}]},
                 "windows": [{"limit": 10, "per": "1m"}],
@@ -82,7 +86,7 @@ pub fn policy(trusted: &str) -> Value {
 }
 
 /// All scenarios, each under its name.
-pub const SCENARIOS: [(&str, Scenario); 11] = [
+pub const SCENARIOS: [(&str, Scenario); 13] = [
     ("a limit counts down and then rejects", counts_down),
     ("lanes have counters of their own", lanes_are_apart),
     ("a lane without an entry has the normal values and its own state", falls_back_in_values),
@@ -92,6 +96,8 @@ pub const SCENARIOS: [(&str, Scenario); 11] = [
     ("an absurd cost is the dearest", absurd_costs),
     ("all keys of a request or none", all_or_nothing),
     ("the node counts while the store is away", survives_the_store),
+    ("what was charged in advance is spent while the store is away", spends_a_lease),
+    ("a refusal of the store holds on the whole node while the store is away", remembers_a_refusal),
     ("failures cost nothing, and ten successes fill a limit of ten", charges_for_successes),
     ("the node charges for successes while the store is away", charges_without_the_store),
 ];
@@ -209,6 +215,37 @@ fn survives_the_store(proxy: &mut dyn Proxy) -> Result<()> {
     proxy.start_store()?;
     let back = proxy.send(Sender::Trusted, &[("x-user", b"zoe")])?;
     ensure!(back.status == 200 && back.answer("x-lanekeeper-fallback").is_err(), "{back:?}");
+    Ok(())
+}
+
+fn spends_a_lease(proxy: &mut dyn Proxy) -> Result<()> {
+    let device: &[(&str, &[u8])] = &[("x-device", b"d1")];
+    let asked = proxy.send(Sender::Trusted, device)?;
+    ensure!(asked.status == 200 && asked.remaining()? == "9999", "{asked:?}");
+    proxy.stop_store()?;
+    // whichever worker it meets
+    let leased = proxy.send(Sender::Trusted, device)?;
+    ensure!(leased.answer("x-lanekeeper-fallback").is_err(), "the store has charged for it: {leased:?}");
+    ensure!(leased.status == 200 && leased.remaining()? == "9998", "{leased:?}");
+    let unknown = proxy.send(Sender::Trusted, &[("x-device", b"d2")])?;
+    ensure!(unknown.answer("x-lanekeeper-fallback")? == "local", "{unknown:?}");
+    ensure!(proxy.decisions("normal", "per_device", "admitted")? == 3, "each is counted");
+    Ok(())
+}
+
+fn remembers_a_refusal(proxy: &mut dyn Proxy) -> Result<()> {
+    let shop: &[(&str, &[u8])] = &[("x-shop", b"s1")];
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        statuses.push(proxy.send(Sender::Trusted, shop)?.status);
+    }
+    ensure!(statuses == [200, 200, 429], "the store answered {statuses:?}");
+    proxy.stop_store()?;
+    for _ in 0..4 {
+        let rejected = proxy.send(Sender::Trusted, shop)?;
+        ensure!(rejected.status == 429, "{rejected:?}");
+        ensure!(rejected.answer("x-lanekeeper-fallback").is_err(), "the store has said so: {rejected:?}");
+    }
     Ok(())
 }
 

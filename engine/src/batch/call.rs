@@ -37,6 +37,8 @@ struct Place {
     stream: u32,
     checks: usize,
     since: Timestamp,
+    /// Whether it has been told that it waited for too long.
+    is_told: bool,
 }
 
 /// What the store said to one callout.
@@ -70,6 +72,7 @@ impl Load {
             stream: waiter.stream,
             checks: waiter.checks.len(),
             since: waiter.since,
+            is_told: false,
         };
         let streams = self.streams.iter().map(place).collect();
         let accounts = self.charges.iter().map(|charge| charge.account).collect();
@@ -99,6 +102,15 @@ impl Call {
     /// The streams that it asked for.
     pub fn streams(&self) -> impl Iterator<Item = u32> {
         self.streams.iter().map(|place| place.stream)
+    }
+
+    /// The streams that have waited since before `moment`, each once.
+    pub(super) fn outwaited(&mut self, moment: Timestamp) -> impl Iterator<Item = u32> {
+        let late = self.streams.iter_mut().filter(move |place| place.since < moment && !place.is_told);
+        late.map(|place| {
+            place.is_told = true;
+            place.stream
+        })
     }
 
     /// The renewals among its checks.
@@ -131,7 +143,7 @@ impl Call {
         let charge = |(account, check)| Charge { account, check };
         // the accounts run out first, so that no check is taken in vain
         let charges = self.accounts.into_iter().zip(checks.by_ref()).map(charge).collect();
-        let waiter = |Place { stream, checks: count, since }| Waiter {
+        let waiter = |Place { stream, checks: count, since, .. }| Waiter {
             stream,
             checks: checks.by_ref().take(count).collect(),
             since,

@@ -146,3 +146,31 @@ fn whoever_has_waited_too_long_is_taken_from_the_front() {
     assert!(late(&mut batches, 4, 2).is_empty());
     assert!(batches.is_stuck());
 }
+
+#[test]
+fn whoever_has_waited_for_longer_goes_first_wherever_that_was() {
+    let mut batches = Batches::default();
+    for stream in [2, 3, 1] {
+        batches.wait(waiter(stream, 1));
+    }
+    let load = batches.next(|_| true).unwrap();
+    assert_eq!(load.streams.iter().map(|waiter| waiter.stream).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[test]
+fn a_stream_whose_patience_ends_before_its_callout_is_named_once() {
+    let mut batches = Batches::default();
+    let streams = vec![waiter(1, 1), waiter(5, 1)];
+    let call = Load { streams, ..Load::default() }.into_call(7, Duration::from_millis(20), at(10));
+    batches.sent(1, call);
+    assert!(batches.outwaited(at(1), 10).is_empty());
+    assert_eq!(batches.outwaited(at(2), 10), [1]);
+    assert_eq!(batches.outwaited(at(6), 0), [0; 0]);
+    assert_eq!(batches.outwaited(at(6), 10), [5]);
+    assert!(batches.outwaited(at(100), 10).is_empty());
+    assert_eq!(
+        batches.end(1).unwrap().streams().collect::<Vec<_>>(),
+        [1, 5],
+        "what they were charged is heard"
+    );
+}

@@ -149,11 +149,19 @@ impl Active {
         self.settle(call, charged, now);
     }
 
-    /// Gives up one callout that the host should have ended long ago; the next tick gives up the next. And whoever has
-    /// waited too long for another's question.
+    /// Lets go of whoever has waited too long, also if part of it was for another's question. When nobody has, gives up
+    /// one callout that the host should have ended long ago; the next tick gives up the next.
     pub(super) fn give_up(&mut self, now: Timestamp, answering: &mut Answering<'_>) {
         let Some(store) = &mut self.store else { return };
-        store.followers.free_since_before(before(now, store.asking.timeout));
+        let moment = before(now, store.asking.timeout);
+        store.followers.free_since_before(moment);
+        let outwaited = store.batches.outwaited(moment, answering.budget);
+        if !outwaited.is_empty() {
+            for stream in outwaited {
+                answering.tell(self, stream, Heard::Nothing, now);
+            }
+            return;
+        }
         let patience = store.asking.timeout + store.tick;
         let lost = store.batches.lost_before(before(now, patience));
         if let Some(call) = lost {
@@ -233,7 +241,8 @@ impl StoreLink {
             circuit: Circuit::new(store.circuit),
             batches: Batches::default(),
             followers: Followers::default(),
-            tick: store.timeout.clamp(Duration::from_millis(10), Duration::from_millis(100)),
+            // nobody is let go of much later than at the timeout
+            tick: (store.timeout / 4).clamp(Duration::from_millis(10), Duration::from_millis(100)),
             timer: None,
         })
     }

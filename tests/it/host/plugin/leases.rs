@@ -60,6 +60,23 @@ fn the_requests_after_the_first_need_no_question_and_their_answers_count_down() 
 }
 
 #[test]
+fn a_client_on_one_connection_sees_its_limit_fall_by_one_down_to_nothing() {
+    for limit in [1, 10, 50, 300] {
+        let (host, _) = served(&leased(limit, "local"), 2);
+        for expected in (0..limit).rev() {
+            let stream = host.worker(0).request(by("u"));
+            assert_eq!(status(&stream), 200, "{expected} of {limit} should be left");
+            let shown = left(&stream);
+            assert!(shown.starts_with(&format!(r#""per_user";r={expected};"#)), "{limit}: {shown}");
+            stream.end();
+            host.advance(MS);
+        }
+        assert_eq!(ask(&host, 0, "u"), 429);
+        behaved(&host);
+    }
+}
+
+#[test]
 fn without_drift_every_decision_is_the_stores() {
     let (host, _) = served(&with_store(1000, "local"), 1);
     (0..5).for_each(|_| assert_eq!(ask(&host, 0, "u"), 200));
@@ -233,6 +250,27 @@ fn nobody_waits_for_longer_than_the_timeout() {
     );
     assert_eq!(host.callouts(), []);
     pump(&host, &store);
+    behaved(&host);
+}
+
+#[test]
+fn who_has_waited_for_anothers_question_waits_the_less_for_its_own() {
+    let mut policy = leased(3, "open");
+    policy["store"]["timeout"] = json!("100ms");
+    let (host, store) = (start(&policy, 1), Store::new());
+    let first = host.worker(0).request(by("u"));
+    let follower = host.worker(0).request(by("u"));
+    host.advance(95 * MS);
+    let callout = host.callouts().remove(0);
+    host.answer(&callout, store.answer(&host, &callout));
+    // there was no lease to be had, so the other one has asked for itself
+    assert_eq!((status(&first), follower.state(), host.callouts().len()), (200, State::Paused, 1));
+    host.advance(5 * MS);
+    assert_eq!(follower.state(), State::Paused);
+    host.advance(25 * MS);
+    assert_eq!(fallback(&follower).as_deref(), Some("open"));
+    pump(&host, &store);
+    assert_eq!(store_calls(&host, "answered"), 2);
     behaved(&host);
 }
 
@@ -502,6 +540,17 @@ fn a_request_under_a_lease_makes_few_host_calls() {
         ("proxy_get_header_map_pairs", 1),
         ("proxy_increment_metric", 1),
     ];
-    let calls = calls_of_a_request(&host);
-    assert!(calls == expected, "{calls:?}");
+    // now and then a worker takes its next chunk from the pool: one compare-and-swap
+    let taken = [
+        ("clock_time_get", 1),
+        ("proxy_add_header_map_value", 2),
+        ("proxy_get_header_map_pairs", 1),
+        ("proxy_get_shared_data", 2),
+        ("proxy_increment_metric", 1),
+        ("proxy_set_shared_data", 1),
+    ];
+    let all: Vec<_> = (0..10).map(|_| calls_of_a_request(&host)).collect();
+    assert!(all.iter().all(|calls| *calls == expected || *calls == taken), "{all:?}");
+    let without = all.iter().filter(|calls| **calls == expected).count();
+    assert!(without >= 8, "{without} of 10 took nothing from the pool");
 }

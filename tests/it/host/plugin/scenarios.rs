@@ -72,14 +72,14 @@ impl Proxy for Fake {
         self.store.away.set(false);
         self.host.advance(Duration::from_secs(1));
         // each worker has its own circuit, and one request of each is its probe
-        for _ in 0..2 {
-            self.send(Sender::Trusted, &[("x-user", b"probe")])?;
+        for user in [b"probe-1", b"probe-2"] {
+            self.send(Sender::Trusted, &[("x-user", user)])?;
         }
         Ok(())
     }
 
     fn decisions(&self, lane: &str, limit: &str, outcome: &str) -> Result<u64> {
-        let sources = ["store", "local", "open", "closed", "policy"];
+        let sources = ["store", "remembered", "lease", "local", "open", "closed", "policy"];
         Ok(sources.into_iter().map(|source| decisions(&self.host, lane, limit, outcome, source)).sum())
     }
 
