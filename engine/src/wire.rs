@@ -15,8 +15,10 @@ use crate::counter::{Ask, Decision, KeyVerdict, WindowVerdict};
 use crate::lease::{Lease, LeaseAsk};
 use crate::window::Window;
 
+mod raw;
 mod returns;
 
+use raw::RawAnswer;
 pub use returns::{KeyReturn, MAX_RETURNS, RETURN_PATH, ReturnRequest, ReturnResponse, Returned};
 
 /// The version of these messages. A side that reads another one refuses.
@@ -128,7 +130,7 @@ pub struct DecideResponse {
 
 /// The answer to one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "outcome", rename_all = "snake_case")]
+#[serde(tag = "outcome", rename_all = "snake_case", try_from = "RawAnswer")]
 pub enum CheckAnswer {
     /// Every window allowed; all are charged.
     Allowed {
