@@ -15,10 +15,12 @@
 //! | [`wire`] | the questions to the shim and its answers |
 //! | [`request`], [`answer`] | the way of a request, and what its client gets to see |
 //! | [`refusals`], [`ledger`] | what need not be asked again, and what may be spent without a question |
+//! | [`batch`] | questions under way, and who waits for them |
 //! | [`local`], [`circuit`] | counting without a store, and when to leave a store alone |
 //! | [`units`] | moments and spans |
 
 pub mod answer;
+pub mod batch;
 pub mod circuit;
 pub mod counter;
 pub mod headers;

@@ -5,17 +5,18 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
+use lanekeeper_engine::batch::{Batches, Call, Load, MAX_STREAMS, Waiter};
 use lanekeeper_engine::circuit::Circuit;
 use lanekeeper_engine::local::LocalCounters;
 use lanekeeper_engine::policy::{Policy, Store};
 use lanekeeper_engine::refusals::Refusals;
 use lanekeeper_engine::request::{Judge, Request, Step};
 use lanekeeper_engine::units::Timestamp;
-use lanekeeper_engine::wire::{Check, CheckAnswer, SHIM_HEADER};
+use lanekeeper_engine::wire::{Check, CheckAnswer};
 
-use crate::batch::{Asking, Batches, Call, Load, MAX_STREAMS, Waiter};
+use crate::asking::{self, Asking};
 use crate::cells::{SharedCells, shared_key};
-use crate::host::{self, Buffer, HostError, Map};
+use crate::host::{self, Buffer, HostError};
 use crate::metrics::{CallEnd, Metrics};
 use crate::stream::Stream;
 
@@ -195,8 +196,13 @@ impl Active {
     /// Sends one callout. When the host will not, its streams come back.
     fn send(&mut self, load: Load, now: Timestamp) -> Result<(), Vec<Waiter>> {
         let Some(store) = &mut self.store else { return Err(load.streams) };
-        let Err(unsent) = store.batches.send(&store.asking, now, load) else { return Ok(()) };
+        let call = load.into_call(store.asking.node, store.asking.timeout, now);
+        if let Ok(number) = store.asking.send(&call) {
+            store.batches.sent(number, call);
+            return Ok(());
+        }
         store.circuit.failed(now);
+        let unsent = call.into_load();
         self.metrics.call(CallEnd::NotSent);
         for charge in unsent.charges {
             self.charge_elsewhere(charge.account, &charge.check, now);
@@ -234,11 +240,13 @@ impl Active {
         // a callout given up before its end is nobody's any more
         let Some(store) = &mut self.store else { return };
         let Some(call) = store.batches.end(call) else { return };
-        let age = call.age(now);
+        let age = now.since(call.asked_at());
         let is_late = age > store.asking.timeout;
-        let heard = read_answer(has_headers).and_then(|(status, body)| call.read(&status, &body));
+        let heard = asking::read(&call, has_headers);
         if let Ok(heard) = &heard {
-            call.remember(heard, &mut self.refusals);
+            for (check, answer) in call.checks().iter().zip(heard.answers()) {
+                self.refusals.remember(check, answer, call.asked_at());
+            }
             self.nodes = heard.nodes.unwrap_or(self.nodes);
         }
         match heard {
@@ -308,12 +316,13 @@ impl Active {
             if late.is_empty() {
                 break;
             }
-            for stream in late {
-                answering.tell(self, stream, Heard::Nothing, now);
+            for waiter in late {
+                answering.tell(self, waiter.stream, Heard::Nothing, now);
             }
         }
         while let Some(store) = self.store.as_mut().filter(|store| store.batches.has_room()) {
-            let Some(load) = store.batches.next(|stream| answering.streams.contains_key(&stream)) else {
+            let Some(load) = store.batches.next(|waiter| answering.streams.contains_key(&waiter.stream))
+            else {
                 break;
             };
             if let Err(unsent) = self.send(load, now)
@@ -356,20 +365,6 @@ impl StoreLink {
             self.timer = period;
         }
     }
-}
-
-/// The status and body of an answer that is the shim's own. Envoy answers in its place when there is no
-/// connection (503) or no answer in time (504).
-fn read_answer(has_headers: bool) -> Result<(Vec<u8>, Vec<u8>), CallEnd> {
-    if !has_headers {
-        return Err(CallEnd::Unreachable);
-    }
-    let status = host::header(Map::CalloutResponse, ":status").unwrap_or_default();
-    if host::header(Map::CalloutResponse, SHIM_HEADER).is_none() {
-        return Err(if status == b"504" { CallEnd::TimedOut } else { CallEnd::Unreachable });
-    }
-    let body = host::buffer(Buffer::CalloutResponse).map_err(|_| CallEnd::Malformed)?;
-    Ok((status, body))
 }
 
 /// The secret under which this node's subjects find their slots: drawn by the first VM, read by the others.

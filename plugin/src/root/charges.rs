@@ -1,12 +1,12 @@
 //! Charges for answers that succeeded: brought to the store with what else it is asked, and to this node's counters
 //! where the store cannot be charged.
 
+use lanekeeper_engine::batch::Call;
 use lanekeeper_engine::request::{Account, Charge, ChargeEnd, Counters};
 use lanekeeper_engine::units::Timestamp;
 use lanekeeper_engine::wire::{Check, CheckAnswer};
 
 use super::Active;
-use crate::batch::Call;
 
 impl Active {
     /// Brings charges on their way. No stream waits for them.

@@ -1,0 +1,139 @@
+//! One callout: what it asks, for whom, and who gets to hear what.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::Waiter;
+use crate::ledger::Due;
+use crate::request::{Account, Charge};
+use crate::units::Timestamp;
+use crate::wire::{Check, CheckAnswer, DecideRequest, DecideResponse, MAX_CHECKS};
+
+/// What one callout asks: first the charges, then for the streams, then what leases are due.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Charges for answers that succeeded.
+    pub charges: Vec<Charge>,
+    /// Streams that wait.
+    pub streams: Vec<Waiter>,
+    /// What goes along for the leases' sake: no more renewals than there is [`room`](Self::room) for.
+    pub due: Due,
+}
+
+/// A question under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    asked_at: Timestamp,
+    question: DecideRequest,
+    /// Whose the first checks are, each one charge.
+    accounts: Vec<Account>,
+    /// Whose the next are. Those behind them are renewals.
+    streams: Vec<Place>,
+}
+
+/// A stream's place in a question: it has the next so many checks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    stream: u32,
+    checks: usize,
+    since: Timestamp,
+}
+
+/// What the store said to one callout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// To each of its charges.
+    pub charges: Vec<CheckAnswer>,
+    /// To each of its streams.
+    pub streams: Vec<(u32, Vec<CheckAnswer>)>,
+    /// To each of its renewals.
+    pub renewals: Vec<CheckAnswer>,
+    /// How many nodes there are, if it knows.
+    pub nodes: Option<NonZeroU32>,
+}
+
+impl Load {
+    /// How many more checks fit.
+    pub fn room(&self) -> usize {
+        let streams: usize = self.streams.iter().map(|waiter| waiter.checks.len()).sum();
+        MAX_CHECKS.saturating_sub(self.charges.len() + streams + self.due.renewals.len())
+    }
+
+    /// The question that `node` asks at `now`, whose answer it waits `timeout` for.
+    pub fn into_call(self, node: u64, timeout: Duration, now: Timestamp) -> Call {
+        let place = |waiter: &Waiter| Place {
+            stream: waiter.stream,
+            checks: waiter.checks.len(),
+            since: waiter.since,
+        };
+        let streams = self.streams.iter().map(place).collect();
+        let accounts = self.charges.iter().map(|charge| charge.account).collect();
+        let charged = self.charges.into_iter().map(|charge| charge.check);
+        let asked = self.streams.into_iter().flat_map(|waiter| waiter.checks);
+        let checks = charged.chain(asked).chain(self.due.renewals).collect();
+        let spend_within_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+        let returns = self.due.returns;
+        let question =
+            DecideRequest { node: Some(node), returns, ..DecideRequest::new(spend_within_ms, checks) };
+        Call { asked_at: now, question, accounts, streams }
+    }
+}
+
+impl Call {
+    /// What the store is asked.
+    pub fn question(&self) -> &DecideRequest {
+        &self.question
+    }
+
+    /// When it was asked.
+    pub fn asked_at(&self) -> Timestamp {
+        self.asked_at
+    }
+
+    /// The streams that it asked for.
+    pub fn streams(&self) -> impl Iterator<Item = u32> {
+        self.streams.iter().map(|place| place.stream)
+    }
+
+    /// All that it asked, in the order of [`Heard::answers`].
+    pub fn checks(&self) -> &[Check] {
+        &self.question.checks
+    }
+
+    /// What `response` says to each; `None` when it does not fit the question.
+    pub fn read(&self, response: DecideResponse) -> Option<Heard> {
+        if !response.fits(&self.question) {
+            return None;
+        }
+        let nodes = response.nodes.and_then(NonZeroU32::new);
+        let mut answers = response.answers.into_iter();
+        let charges = answers.by_ref().take(self.accounts.len()).collect();
+        let to_stream = |place: &Place| (place.stream, answers.by_ref().take(place.checks).collect());
+        let streams = self.streams.iter().map(to_stream).collect();
+        Some(Heard { charges, streams, renewals: answers.collect(), nodes })
+    }
+
+    /// What it asked, as it was before it was made, but for tokens on their way back: those are gone.
+    pub fn into_load(self) -> Load {
+        let mut checks = self.question.checks.into_iter();
+        let charge = |(account, check)| Charge { account, check };
+        // the accounts run out first, so that no check is taken in vain
+        let charges = self.accounts.into_iter().zip(checks.by_ref()).map(charge).collect();
+        let waiter = |Place { stream, checks: count, since }| Waiter {
+            stream,
+            checks: checks.by_ref().take(count).collect(),
+            since,
+        };
+        let streams = self.streams.into_iter().map(waiter).collect();
+        let due = Due { renewals: checks.collect(), returns: Vec::new() };
+        Load { charges, streams, due }
+    }
+}
+
+impl Heard {
+    /// All answers, in the order of [`Call::checks`].
+    pub fn answers(&self) -> impl Iterator<Item = &CheckAnswer> {
+        let to_streams = self.streams.iter().flat_map(|(_, answers)| answers);
+        self.charges.iter().chain(to_streams).chain(&self.renewals)
+    }
+}
