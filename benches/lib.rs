@@ -11,6 +11,7 @@
 //! | [`memory`] | what a million subjects take of Redis |
 //! | `work` | what a request costs in host calls and wasm instructions |
 //! | [`limits`] | the limit that is measured, kept by each algorithm |
+//! | [`sim`] | what leases cost, and whether they keep the promise |
 //! | [`record`] | what a run leaves behind: figures with their machine and commit |
 //! | [`tables`] | what a run says to people |
 //! | [`documents`] | what the pages in docs show of the recorded runs |
@@ -22,6 +23,7 @@ pub mod limits;
 pub mod memory;
 pub mod ordinary;
 pub mod record;
+pub mod sim;
 pub mod store;
 pub mod tables;
 #[cfg(feature = "fake-host")]
