@@ -12,6 +12,7 @@
 //! | [`memory`] | what a million subjects take of Redis |
 //! | `work` | what a request costs in host calls and wasm instructions |
 //! | [`limits`] | the limit that is measured, kept by each algorithm |
+//! | [`sim`] | what leases cost, and whether they keep the promise |
 //! | [`record`] | what a run leaves behind: figures with their machine and commit |
 //! | [`tables`] | what a run says to people |
 //! | [`documents`] | what the pages in docs show of the recorded runs |
@@ -27,6 +28,7 @@ pub mod memory;
 pub mod ordinary;
 pub mod record;
 mod samples;
+pub mod sim;
 pub mod store;
 pub mod tables;
 #[cfg(feature = "fake-host")]

@@ -13,6 +13,7 @@ use lanekeeper_benches::envoy;
 use lanekeeper_benches::limits::ALGORITHMS;
 use lanekeeper_benches::memory::{self, Memory};
 use lanekeeper_benches::record::{Record, Row};
+use lanekeeper_benches::sim::{self, Figures};
 use lanekeeper_benches::store::{self, Speed};
 use lanekeeper_benches::tables;
 #[cfg(feature = "fake-host")]
@@ -38,6 +39,8 @@ enum Question {
     Work(How),
     /// What does the filter cost in a real Envoy?
     Envoy(How),
+    /// What do leases cost, and do they keep the promise?
+    Sim(Simulated),
     /// What do the recorded runs say? Written and drawn anew in the documents.
     Documents,
 }
@@ -55,6 +58,21 @@ struct How {
     into: PathBuf,
 }
 
+#[derive(Args)]
+struct Simulated {
+    /// Only this scenario.
+    #[arg(long)]
+    scenario: Option<String>,
+    /// Another run of the same kind.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Instead: what leases cost with other numbers of nodes, workers and subjects.
+    #[arg(long)]
+    sweep: bool,
+    #[command(flatten)]
+    how: How,
+}
+
 fn main() -> ExitCode {
     let outcome = match Bench::parse().question {
         Question::Accuracy(how) => measure_accuracy(&how),
@@ -63,6 +81,8 @@ fn main() -> ExitCode {
         #[cfg(feature = "fake-host")]
         Question::Work(how) => measure_work(&how),
         Question::Envoy(how) => measure_envoy(&how),
+        Question::Sim(simulated) if simulated.sweep => sweep(&simulated),
+        Question::Sim(simulated) => simulate(&simulated),
         Question::Documents => documents::write(),
     };
     match outcome {
@@ -142,6 +162,48 @@ fn measure_envoy(how: &How) -> Result<()> {
         println!("missed: {missed}");
     }
     finish("envoy", rows, how, began)
+}
+
+fn simulate(Simulated { scenario, seed, how, .. }: &Simulated) -> Result<()> {
+    let size = if how.short { sim::Size::Short } else { sim::Size::Full };
+    let began = Instant::now();
+    let mut all = sim::all(size)?;
+    if scenario.is_some() {
+        // the sweep's are there for whoever asks for one of them
+        all.extend(sim::sweep::points()?.into_iter().map(|point| point.scenario));
+    }
+    let wanted: Vec<_> =
+        all.iter().filter(|one| scenario.as_ref().is_none_or(|name| *name == one.name)).collect();
+    if wanted.is_empty() {
+        let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+        bail!("there is no such scenario; there are {}", names.join(", "));
+    }
+    let bar = progress(wanted.iter().map(|scenario| scenario.requests()).sum());
+    let mut simulated = Vec::new();
+    for scenario in wanted {
+        bar.suspend(|| eprintln!("{}: {}", scenario.name, scenario.says));
+        simulated.push(sim::run(scenario, *seed, &|requests| bar.inc(requests))?);
+    }
+    bar.finish_and_clear();
+    println!("{}", tables::sim(&simulated));
+    for missed in simulated.iter().flat_map(Figures::missed_goals) {
+        println!("missed: {missed}");
+    }
+    finish("sim", simulated.iter().map(Figures::row).collect(), how, began)
+}
+
+fn sweep(Simulated { seed, how, .. }: &Simulated) -> Result<()> {
+    let began = Instant::now();
+    let points = sim::sweep::points()?;
+    let bar = progress(points.iter().map(|point| point.scenario.requests()).sum());
+    let mut simulated = Vec::new();
+    for point in &points {
+        simulated.push(sim::run(&point.scenario, *seed, &|requests| bar.inc(requests))?);
+    }
+    bar.finish_and_clear();
+    println!("{}", tables::sim(&simulated));
+    let rows = points.iter().zip(&simulated).map(|(point, figures)| point.row(figures.row())).collect();
+    finish("sweep", rows, how, began)
 }
 
 /// On a terminal; elsewhere nothing is drawn.

@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, Table};
 use crate::accuracy::{Accuracy, CLOUDFLARE_WRONG, Demand};
 use crate::memory::Memory;
 use crate::record::{Record, Row};
+use crate::sim::Figures;
 use crate::store::Speed;
 #[cfg(feature = "fake-host")]
 use crate::work::Work;
@@ -133,6 +134,49 @@ pub fn work(measured: &[Work]) -> String {
     table.to_string()
 }
 
+/// What leases cost, and whether they kept the promise.
+pub fn sim(simulated: &[Figures]) -> String {
+    let mut table = table(&[
+        "scenario",
+        "requests",
+        "admitted",
+        "over-admitted",
+        "under-admitted",
+        "local",
+        "calls/s",
+        "commands/decision",
+        "of them returns",
+        "waited",
+        "wait ms, mean / max",
+        "failed",
+        "requests/s simulated",
+    ]);
+    for figures in simulated {
+        table.add_row([
+            figures.scenario.name.clone(),
+            figures.requests.to_string(),
+            percent(figures.admitted_share, 1),
+            percent(figures.over_admission, 3),
+            percent(figures.under_admission, 3),
+            percent(figures.local_share, 3),
+            format!("{:.0}", figures.store_calls_per_sec),
+            format!("{:.4}", figures.commands),
+            format!("{:.4}", figures.returns),
+            percent(figures.waited_share, 3),
+            format!("{:.1} / {:.1}", figures.mean_wait_ms, figures.max_wait_ms),
+            percent(figures.failed_share, 3),
+            format!("{:.0}", figures.requests as f64 / figures.took.as_secs_f64()),
+        ]);
+    }
+    let lost = simulated.iter().filter(|figures| figures.lost > 0).map(|figures| {
+        format!(
+            "{}: the failovers lost charges of {} tokens, and no subject was admitted more beyond its limit than it lost.\n",
+            figures.scenario.name, figures.lost
+        )
+    });
+    format!("{table}\n{}", lost.collect::<String>())
+}
+
 /// The figures of a recorded run, with names that a reader understands.
 pub fn recorded_accuracy(record: &Record) -> String {
     let mut table = table(&[
@@ -192,6 +236,35 @@ pub fn recorded_work(record: &Record) -> String {
             quoted(&row.case),
             row.figure("host_calls").to_string(),
             format!("{:.0}", row.figure("fuel")),
+        ]);
+    }
+    table.to_string()
+}
+
+/// The same of the simulations.
+pub fn recorded_sim(record: &Record) -> String {
+    let mut table = table(&[
+        "scenario",
+        "requests",
+        "over-admission",
+        "under-admission",
+        "decided on the node",
+        "commands for a decision",
+        "messages/s",
+        "requests that wait",
+        "mean / longest wait",
+    ]);
+    for row in &record.rows {
+        table.add_row([
+            quoted(&row.case),
+            format!("{:.0}", row.figure("requests")),
+            percent(row.figure("over_admission"), 2),
+            percent(row.figure("under_admission"), 2),
+            percent(row.figure("local_share"), 2),
+            format!("{:.4}", row.figure("store_commands_per_decision")),
+            format!("{:.0}", row.figure("store_calls_per_sec")),
+            percent(row.figure("waited_share"), 2),
+            format!("{:.1} / {:.0} ms", row.figure("mean_wait_ms"), row.figure("max_wait_ms")),
         ]);
     }
     table.to_string()

@@ -64,17 +64,14 @@ pub(crate) struct How {
     short: bool,
     /// Keep the figures in benches/recorded, and write and draw anew what the pages in docs show of them.
     #[arg(long, conflicts_with = "short")]
-    record: bool,
+    pub(crate) record: bool,
 }
 
 pub(crate) fn run(workspace: &Workspace, question: &Question) -> Result<()> {
     let how_built = HowBuilt::of(question);
     let built = workspace.target.join(how_built.folder());
-    let mut bench = Command::new(built.join("lanekeeper-bench"));
-    let mut build = cargo();
-    build
-        .args(["build", "-p", "lanekeeper-benches", "--bin", "lanekeeper-bench"])
-        .args(how_built.arguments());
+    let mut bench = how_built.program(workspace);
+    let mut build = how_built.build();
     match question {
         Question::Accuracy(how) => how.tell(bench.arg("accuracy"), workspace),
         Question::Store(how) => {
@@ -107,8 +104,12 @@ pub(crate) fn run(workspace: &Workspace, question: &Question) -> Result<()> {
             bench.arg("documents");
         }
     }
+    build_and_run(&mut build, &mut bench)
+}
+
+pub(crate) fn build_and_run(build: &mut Command, bench: &mut Command) -> Result<()> {
     step("programs", || {
-        call(&mut build)?;
+        call(build)?;
         done((), "built")
     })?;
     println!();
@@ -119,8 +120,8 @@ pub(crate) fn run(workspace: &Workspace, question: &Question) -> Result<()> {
 }
 
 /// How the program that measures is built.
-enum HowBuilt {
-    /// For time and memory.
+pub(crate) enum HowBuilt {
+    /// For time and memory, and for millions of simulated requests.
     Optimized,
     /// For counts, which are the same however it is built: as quickly as it can be, with the fake host.
     Quickly,
@@ -129,6 +130,18 @@ enum HowBuilt {
 impl HowBuilt {
     fn of(question: &Question) -> Self {
         if matches!(question, Question::Work(_)) { Self::Quickly } else { Self::Optimized }
+    }
+
+    /// What builds it.
+    pub(crate) fn build(&self) -> Command {
+        let mut build = cargo();
+        build.args(["build", "-p", "lanekeeper-benches", "--bin", "lanekeeper-bench"]).args(self.arguments());
+        build
+    }
+
+    /// What runs it.
+    pub(crate) fn program(&self, workspace: &Workspace) -> Command {
+        Command::new(workspace.target.join(self.folder()).join("lanekeeper-bench"))
     }
 
     fn folder(&self) -> &'static str {
@@ -147,7 +160,7 @@ impl HowBuilt {
 }
 
 impl How {
-    fn tell(&self, bench: &mut Command, workspace: &Workspace) {
+    pub(crate) fn tell(&self, bench: &mut Command, workspace: &Workspace) {
         bench.arg("--into").arg(workspace.target.join("bench"));
         bench.args(self.short.then_some("--short")).args(self.record.then_some("--record"));
     }
