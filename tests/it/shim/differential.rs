@@ -418,10 +418,7 @@ fn agrees_with_the_engine(side: &Side) {
         side.agrees(&steps, |key, _| lists[key].clone(), &mut Engine::default())?;
     });
     let (count, lives) = side.leased();
-    assert!(
-        count > 20 && lives.contains(&1000) && lives.contains(&10_000),
-        "{count} leases of {lives:?} ms"
-    );
+    assert!(count > 20 && lives.contains(&1000) && lives.contains(&10_000), "{count} leases of {lives:?} ms");
 }
 
 #[test]
