@@ -74,6 +74,19 @@ async fn fails_where_there_are_fewer_replicas_than_are_waited_for() {
     allowed(&asks_one(&none).await);
 }
 
+#[tokio::test]
+async fn waits_for_the_replicas_of_each_node_of_a_cluster() {
+    let mut cluster = Cluster::start().unwrap();
+    cluster.add_replica(0).unwrap();
+    let shim = shim_at(&cluster.url(), SHORT, 1).await;
+    let window = [sliding(LIMIT, HOUR)];
+    let ask = |keys: &[&str]| check(&keys.iter().map(|key| (*key, 1, &window[..])).collect::<Vec<_>>());
+    assert_eq!(left(&shim.ask(ask(&["{b}"])).await), [[LIMIT - 1]]);
+    assert_eq!(shim.ask(ask(&["{c}"])).await, REFUSED, "another node, which has none");
+    assert_eq!(shim.ask(ask(&["{b}", "{c}"])).await, REFUSED);
+    assert_eq!(left(&shim.ask(ask(&["{b}"])).await), [[LIMIT - 2]], "what the first took was given back");
+}
+
 /// How many are admitted by a master whose replica hears half of it, and then by that replica.
 async fn admitted_over_a_failover(wait_replicas: u32) -> u32 {
     let mut watched = Watched::start().unwrap();

@@ -17,6 +17,7 @@ pub const SLOTS: usize = 16_384;
 pub struct Cluster {
     /// The nodes.
     pub nodes: Vec<Node>,
+    replicas: Vec<Node>,
     scheme: &'static str,
 }
 
@@ -52,9 +53,25 @@ impl Cluster {
             let (port, bus) = (node.address.port().to_string(), node.bus()?);
             first.run::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])?;
         }
-        let cluster = Self { nodes, scheme: if ca.is_some() { "rediss" } else { "redis" } };
+        let cluster =
+            Self { nodes, replicas: Vec::new(), scheme: if ca.is_some() { "rediss" } else { "redis" } };
         wait::until("a cluster whose nodes agree", || Ok(cluster.agrees()?.then_some(())))?;
         Ok(cluster)
+    }
+
+    /// Gives the node at `at` a replica, and waits until it follows. For a cluster without TLS.
+    pub fn add_replica(&mut self, at: usize) -> Result<()> {
+        let (master, replica) = (self.nodes.get(at).context("no such node")?, Node::start(None)?);
+        let (port, bus) = (replica.address.port().to_string(), replica.bus()?);
+        master.run::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])?;
+        // It refuses until it has heard of its master.
+        wait::until("a replica", || Ok(replica.run::<()>(&["CLUSTER", "REPLICATE", &master.id]).ok()))?;
+        wait::until("a replica that follows", || {
+            let info: String = master.run(&["INFO", "replication"])?;
+            Ok(info.contains("state=online").then_some(()))
+        })?;
+        self.replicas.push(replica);
+        Ok(())
     }
 
     /// Its address for the shim: two of its nodes.
