@@ -138,7 +138,11 @@ impl<'a> Run<'a> {
         for (part, answer) in self.parts.iter().zip(answers) {
             keys.extend(part.places.iter().copied().zip(key_answers(answer.ok_or(StoreError::Malformed)?)));
         }
-        let keys = keys.into_values().collect();
+        let mut keys: Vec<KeyAnswer> = keys.into_values().collect();
+        if is_rejected {
+            // a look says what would be granted
+            keys.iter_mut().for_each(|key| key.granted = 0);
+        }
         let answer = if is_rejected { CheckAnswer::Rejected { keys } } else { CheckAnswer::Allowed { keys } };
         Ok(Taken { at, answer })
     }

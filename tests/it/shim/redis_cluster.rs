@@ -62,7 +62,10 @@ async fn charges_no_key_of_a_check_that_a_key_on_another_node_refuses() {
         allowed(&store.decide(&[check(&[(full, 3, &windows)])], SECOND).await[0]);
         let before = KEYS.map(|key| counts(&cluster, key));
         for _ in 0..3 {
-            let answer = rejected(&store.decide(&[three(3, &windows)], SECOND).await[0]);
+            let answer = store.decide(&[three(3, &windows)], SECOND).await.remove(0);
+            let CheckAnswer::Rejected { keys } = &answer else { panic!("not rejected: {answer:?}") };
+            assert!(keys.iter().all(|key| key.granted == 0 && key.lease.is_none()), "{keys:?}");
+            let answer = rejected(&answer);
             for (key, windows) in KEYS.iter().zip(answer) {
                 assert_eq!(windows[0].remaining, if *key == full { 2 } else { 5 }, "{key} of {full}");
                 assert_eq!(windows[0].wait_us > 0, *key == full, "{key} of {full}");
