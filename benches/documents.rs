@@ -24,7 +24,7 @@ const END: &str = "<!-- /measured -->";
 
 const PERFORMANCE_PAGE: &str = "docs/performance.md";
 /// The runs that docs/performance.md shows, each between marks of its own, and the tables of them.
-const PERFORMANCE: [(&str, Table); 1] = [("work", tables::recorded_work)];
+const PERFORMANCE: [(&str, Table); 2] = [("envoy", tables::recorded_envoy), ("work", tables::recorded_work)];
 
 /// The repository that this was built in.
 pub fn root() -> &'static Path {
@@ -55,6 +55,7 @@ fn files() -> Result<Vec<(&'static str, String)>> {
         ("docs/wrongly.svg", charts::wrongly(&accuracy)?),
         ("docs/memory.svg", charts::memory(&store)?),
         ("docs/boundary.svg", charts::boundary()?),
+        ("docs/envoy.svg", charts::envoy(&read("envoy")?)?),
     ])
 }
 

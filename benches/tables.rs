@@ -270,6 +270,50 @@ pub fn recorded_sim(record: &Record) -> String {
     table.to_string()
 }
 
+/// The same of a real Envoy: what each case gives, and where the processor's time goes.
+pub fn recorded_envoy(record: &Record) -> String {
+    let mut speeds = table(&[
+        "case",
+        "requests/s",
+        "/ `empty_wasm`",
+        "/ `local_ratelimit`",
+        "p50 / p99 at half load",
+        "p99 added: busy / other users",
+    ]);
+    let mut costs = table(&[
+        "CPU for one request",
+        "all",
+        "more than `none`",
+        "Envoy",
+        "shim",
+        "Redis",
+        "client",
+        "scripts/decision",
+    ]);
+    for row in &record.rows {
+        let us = |figure| format!("{:.1} us", row.figure(figure));
+        speeds.add_row([
+            quoted(&row.case),
+            format!("{:.0}", row.figure("rps")),
+            format!("{:.2}", row.figure("ratio_to_empty")),
+            format!("{:.2}", row.figure("ratio_to_local_ratelimit")),
+            format!("{:.2} / {:.2} ms", row.figure("p50_ms"), row.figure("p99_ms")),
+            format!("{:.2} / {:.2} ms", row.figure("busy_p99_added_ms"), row.figure("others_p99_added_ms")),
+        ]);
+        costs.add_row([
+            quoted(&row.case),
+            us("cpu_us_per_request"),
+            us("cpu_added_us"),
+            us("envoy_us"),
+            us("shim_us"),
+            us("redis_us"),
+            us("load_us"),
+            format!("{:.3}", row.figure("store_commands_per_decision")),
+        ]);
+    }
+    format!("{speeds}\n\n{costs}")
+}
+
 fn subjects(rows: &[Row]) -> String {
     let mut table = table(&["algorithm", "subjects", "`used_memory`, MB", "bytes per subject"]);
     for row in rows {

@@ -15,7 +15,7 @@ const BLUE: RGBColor = RGBColor(0x2c, 0x6f, 0xbb);
 const GREEN: RGBColor = RGBColor(0x2a, 0x8c, 0x5a);
 const GREY: RGBColor = RGBColor(0x77, 0x77, 0x77);
 
-/// Bars of one colour: what they mean, and one for each algorithm.
+/// Bars of one colour: what they mean, and one for each name below the chart.
 struct Bars {
     label: &'static str,
     colour: RGBColor,
@@ -31,7 +31,8 @@ pub(super) fn wrongly(accuracy: &Record) -> Result<String> {
         Bars { label: "wrongly rejected", colour: BLUE, values: percent("wrongly_rejected") },
     ];
     draw(|area| {
-        bar_chart(area, "Judged wrongly, % of the trace's requests", &bars, &|value| format!("{value:.2}"))
+        let caption = "Judged wrongly, % of the trace's requests";
+        bar_chart(area, caption, &ALGORITHMS, &bars, &|value| format!("{value:.2}"))
     })
 }
 
@@ -45,7 +46,17 @@ pub(super) fn memory(store: &Record) -> Result<String> {
         Bars { label: "one request", colour: GREEN, values: kib("bytes_per_subject") },
         Bars { label: "1000 requests, spread", colour: BLUE, values: kib("bytes_per_busy_subject") },
     ];
-    draw(|area| bar_chart(area, "Memory of a subject in Redis, KiB", &bars, &|value| format!("{value:.1}")))
+    let caption = "Memory of a subject in Redis, KiB";
+    draw(|area| bar_chart(area, caption, &ALGORITHMS, &bars, &|value| format!("{value:.1}")))
+}
+
+/// How many requests each case in a real Envoy gives, beside the empty filter.
+pub(super) fn envoy(envoy: &Record) -> Result<String> {
+    let names: Vec<&str> = envoy.rows.iter().map(|row| row.case.as_str()).collect();
+    let values = envoy.rows.iter().map(|row| row.figure("ratio_to_empty")).collect();
+    let bars = [Bars { label: "of an empty filter's", colour: BLUE, values }];
+    let caption = "Requests per second, one worker of Envoy";
+    draw(|area| bar_chart(area, caption, &names, &bars, &|value| format!("{value:.2}")))
 }
 
 /// What three algorithms admit around a full minute.
@@ -99,6 +110,7 @@ fn draw(chart: impl for<'a> FnOnce(&Area<'a>) -> Drawn<'a>) -> Result<String> {
 fn bar_chart<'a>(
     area: &Area<'a>,
     caption: &str,
+    names: &[&str],
     bars: &[Bars],
     written: &dyn Fn(f64) -> String,
 ) -> Drawn<'a> {
@@ -108,9 +120,9 @@ fn bar_chart<'a>(
         .margin(12)
         .x_label_area_size(34)
         .y_label_area_size(44)
-        .build_cartesian_2d(-0.5..ALGORITHMS.len() as f64 - 0.5, 0.0..highest * 1.15)?;
+        .build_cartesian_2d(-0.5..names.len() as f64 - 0.5, 0.0..highest * 1.15)?;
     // names stand under whole numbers
-    let name = |at: &f64| match ALGORITHMS.get(at.round() as usize) {
+    let name = |at: &f64| match names.get(at.round() as usize) {
         Some(name) if at.fract() == 0.0 => (*name).to_owned(),
         _ => String::new(),
     };
@@ -118,7 +130,7 @@ fn bar_chart<'a>(
         .configure_mesh()
         .disable_x_mesh()
         .light_line_style(TRANSPARENT)
-        .x_labels(ALGORITHMS.len())
+        .x_labels(names.len())
         .x_label_formatter(&name)
         .draw()?;
     const GROUP: f64 = 0.7;
