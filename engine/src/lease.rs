@@ -72,7 +72,7 @@ impl Lease {
 
     /// Whether this answers `ask`: no more, and for no longer.
     pub fn fits(self, ask: LeaseAsk) -> bool {
-        (1..=ask.tokens).contains(&self.tokens) && self.life_ms <= ask.life_ms
+        (1..=ask.tokens).contains(&self.tokens) && (1..=ask.life_ms).contains(&self.life_ms)
     }
 }
 
