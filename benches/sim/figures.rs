@@ -26,6 +26,9 @@ pub(super) struct Tally {
     /// One for each check and each return in them.
     pub(super) commands: u64,
     pub(super) returns: u64,
+    /// Tokens charged, for all keys together, and those that went back.
+    pub(super) charged: u64,
+    pub(super) taken_back: u64,
     waits: u64,
     wait_us: u64,
     longest_wait_us: u64,
@@ -55,6 +58,8 @@ pub struct Figures {
     pub over_admission: f64,
     /// The share of what an oracle admits that was not admitted, of those who asked for more than they may.
     pub under_admission: f64,
+    /// The share of the tokens that were charged and not given back which nobody spent.
+    pub stranded_share: f64,
     /// The share of decisions that did not wait for the store.
     pub local_share: f64,
     /// Messages to the store.
@@ -77,6 +82,8 @@ pub struct Figures {
 
 impl Figures {
     pub(super) fn of(scenario: &Scenario, tally: &Tally, watch: &Watch, took: Duration) -> Self {
+        let keys = 1 + u64::from(scenario.shared.is_some());
+        let (kept, spent) = (tally.charged.saturating_sub(tally.taken_back), keys * tally.admitted);
         let share = |part: u64| part as f64 / tally.requests.max(1) as f64;
         Self {
             scenario: scenario.clone(),
@@ -85,6 +92,7 @@ impl Figures {
             failed_share: share(tally.failed + tally.cut_off),
             over_admission: watch.over_admission(),
             under_admission: watch.under_admission(),
+            stranded_share: kept.saturating_sub(spent) as f64 / kept.max(1) as f64,
             local_share: share(tally.at_once),
             store_calls_per_sec: tally.questions as f64 / scenario.lasts.as_secs_f64(),
             commands: share(tally.commands),
@@ -107,6 +115,7 @@ impl Figures {
                 ("failed_share", self.failed_share),
                 ("over_admission", self.over_admission),
                 ("under_admission", self.under_admission),
+                ("stranded_share", self.stranded_share),
                 ("local_share", self.local_share),
                 ("store_calls_per_sec", self.store_calls_per_sec),
                 ("store_commands_per_decision", self.commands),

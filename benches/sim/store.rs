@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use lanekeeper_engine::units::{Timestamp, micros};
-use lanekeeper_engine::wire::{CheckAnswer, DecideRequest, DecideResponse, StoreError, VERSION};
+use lanekeeper_engine::wire::{CheckAnswer, DecideRequest, DecideResponse, Returned, StoreError, VERSION};
 use lanekeeper_shim::memory::MemoryStore;
 use lanekeeper_shim::store::Store as _;
 
@@ -29,6 +29,8 @@ pub(super) struct Store {
     behind: u64,
     /// What the replicas do not have yet.
     unreplicated: VecDeque<Command>,
+    /// Tokens that the master took back.
+    pub(super) taken_back: u64,
 }
 
 /// What the master did.
@@ -57,6 +59,7 @@ impl Store {
             clock: Arc::clone(&clock),
             behind: 0,
             unreplicated: VecDeque::new(),
+            taken_back: 0,
         }
     }
 
@@ -64,8 +67,9 @@ impl Store {
     pub(super) fn answer(&mut self, us: u64, number: u64, question: Rc<DecideRequest>) -> Rc<DecideResponse> {
         let at = us - self.behind.min(us);
         self.clock.store(at, Ordering::Relaxed);
-        let answer =
-            Rc::new(DecideResponse { version: VERSION, nodes: None, answers: run(&self.master, &question) });
+        let (taken_back, answers) = run(&self.master, &question);
+        self.taken_back += taken_back;
+        let answer = Rc::new(DecideResponse { version: VERSION, nodes: None, answers });
         if !self.replicas.is_empty() {
             let answer = Rc::clone(&answer);
             self.unreplicated.push_back(Command { at, number, question, answer });
@@ -93,13 +97,18 @@ impl Store {
     }
 }
 
-/// Decides as the shim does: what goes back first.
-fn run(store: &MemoryStore, question: &DecideRequest) -> Vec<CheckAnswer> {
+/// Decides as the shim does: what goes back first. Gives how many tokens did.
+fn run(store: &MemoryStore, question: &DecideRequest) -> (u64, Vec<CheckAnswer>) {
     let spend_within = Duration::from_millis(question.spend_within_ms.into());
     // its futures are ready at once
-    store.give_back(&question.returns).now_or_never();
+    let returned = store.give_back(&question.returns).now_or_never().unwrap_or_default();
+    let taken_back = returned.iter().map(|returned| match returned {
+        Returned::Tokens(tokens) => u64::from(*tokens),
+        Returned::Failed(_) => 0,
+    });
     let failed = || failures(question);
-    store.decide(&question.checks, spend_within).now_or_never().unwrap_or_else(failed)
+    let answers = store.decide(&question.checks, spend_within).now_or_never().unwrap_or_else(failed);
+    (taken_back.sum(), answers)
 }
 
 /// What a shim says that has no store.

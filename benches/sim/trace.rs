@@ -26,16 +26,19 @@ pub(super) fn subject_of(key: &str) -> Option<u32> {
     rest.split_once('}')?.0.parse().ok()
 }
 
-/// What an answer charged, to which subject.
+/// What an answer charged, to which subjects.
 pub(super) fn charged<'a>(
-    check: &'a Check,
-    answer: &'a CheckAnswer,
+    question: &'a DecideRequest,
+    response: &'a DecideResponse,
 ) -> impl Iterator<Item = (u32, u64)> + 'a {
-    let keys = match answer {
-        CheckAnswer::Allowed { keys } => keys.as_slice(),
-        CheckAnswer::Rejected { .. } | CheckAnswer::Failed { .. } => &[],
+    let of_check = |(check, answer): (&'a Check, &'a CheckAnswer)| {
+        let keys = match answer {
+            CheckAnswer::Allowed { keys } => keys.as_slice(),
+            CheckAnswer::Rejected { .. } | CheckAnswer::Failed { .. } => &[],
+        };
+        check.keys.iter().zip(keys)
     };
-    check.keys.iter().zip(keys).filter_map(|(asked, answered)| {
+    question.checks.iter().zip(&response.answers).flat_map(of_check).filter_map(|(asked, answered)| {
         let leased = answered.lease.map_or(0, |lease| u64::from(lease.tokens));
         Some((subject_of(&asked.key)?, u64::from(answered.granted) + leased))
     })

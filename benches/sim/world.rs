@@ -261,6 +261,8 @@ impl<'a> World<'a> {
         let command = self.commands;
         let response = self.store.answer(self.now, command, Rc::clone(&question));
         ensure!(response.fits(&question), "the store's answer does not fit the question");
+        self.tally.charged += charged(&question, &response).map(|(_, tokens)| tokens).sum::<u64>();
+        self.tally.taken_back = self.store.taken_back;
         self.trace.exchange(self.now, &format!("{from:?}"), &question, &response);
         if let Some(failover) = self.scenario.troubles.failover {
             self.agenda.add(self.now + micros(failover.lag), Event::Replicated { from, command, number });
@@ -286,8 +288,7 @@ impl<'a> World<'a> {
         self.trace.note_all(self.now, || format!("failover: {} commands are lost", lost.len()));
         for (question, response) in &lost {
             self.trace.exchange(self.now, "lost:", question, response);
-            let answered = question.checks.iter().zip(&response.answers);
-            for (subject, tokens) in answered.flat_map(|(check, answer)| charged(check, answer)) {
+            for (subject, tokens) in charged(question, response) {
                 self.watch.lost(subject, tokens);
             }
         }

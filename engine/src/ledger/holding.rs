@@ -110,7 +110,7 @@ impl Holding {
     /// Returns what is left shortly before `ends`, unless it returns something sooner.
     pub(super) fn return_before(&mut self, ends: Timestamp, now: Timestamp) {
         let life = ends.since(now);
-        let at = now.plus(life - (2 * LOOK_EVERY).min(life / 4));
+        let at = now.plus(life - (2 * LOOK_EVERY).min(life / 2));
         self.return_at = self.return_at.min(at);
     }
 

@@ -13,6 +13,8 @@ use crate::wire::{KeyAnswer, WindowAnswer};
 
 /// The leases that a subject has at once: the one in use, and the next. A third takes the first one's place.
 const MOST_PORTIONS: usize = 2;
+/// Into how many chunks a lease is divided, about.
+const PARTS: u32 = 8;
 /// What is known of a subject's demand is kept for so long after the last question.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// The pool is low below one part in so many of the last lease.
@@ -29,7 +31,8 @@ pub(super) struct Record {
     pub(super) asked_at: Timestamp,
     /// What went since: into chunks of workers, and for the requests that asked.
     pub(super) spent: u32,
-    /// Since when there is nothing left.
+    /// Since when the store has nothing to give, so that requests say nothing of the demand. An empty pool does not say so: workers
+    /// still spend their chunks.
     pub(super) dry_at: Option<Timestamp>,
     /// What the last lease was; 0 when the last ask was granted none.
     pub(super) granted: u32,
@@ -79,19 +82,16 @@ impl Record {
         live.fold(0, |left, portion| left.saturating_add(portion.tokens))
     }
 
-    /// Takes `cost` tokens of one lease, and as many as a quarter of its life will need; but beyond the cost no more than
-    /// half of it, for other workers may need the rest.
+    /// Takes `cost` tokens of one lease, and as many as go within an eighth of its life; but beyond the cost no more than
+    /// half of it. What one worker holds cannot be spent by the others.
     pub(super) fn take(&mut self, cost: u32, now: Timestamp) -> Option<Portion> {
         self.portions.retain(|portion| portion.ends > now && portion.tokens > 0);
         let portion = self.portions.iter_mut().find(|portion| portion.tokens >= cost)?;
-        let wanted = self.rate.within(portion.ends.since(now) / 4);
+        let wanted = self.rate.within(portion.ends.since(now) / PARTS);
         let most = portion.tokens.div_ceil(2).max(cost);
         let taken = Portion { tokens: wanted.clamp(cost, most), ..*portion };
         portion.tokens -= taken.tokens;
         self.spent = self.spent.saturating_add(taken.tokens);
-        if self.left(now) == 0 {
-            self.dry_at = Some(now);
-        }
         Some(taken)
     }
 
