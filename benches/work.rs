@@ -49,6 +49,8 @@ impl Size {
 /// Who decides on a request, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Road {
+    /// The worker allows it with tokens of a lease.
+    Leased,
     /// The worker refuses it, as the store has refused it before.
     Remembered,
     /// The store allows it: its subjects were never seen.
@@ -81,10 +83,11 @@ pub struct Work {
 }
 
 impl Road {
-    const ALL: [Self; 3] = [Self::Remembered, Self::Cold, Self::Local];
+    const ALL: [Self; 4] = [Self::Leased, Self::Remembered, Self::Cold, Self::Local];
 
     fn name(self) -> &'static str {
         match self {
+            Self::Leased => "leased",
             Self::Remembered => "remembered",
             Self::Cold => "cold",
             Self::Local => "local",
@@ -94,6 +97,7 @@ impl Road {
     /// What the counter of decisions says of it.
     fn decision(self) -> &'static str {
         match self {
+            Self::Leased => "outcome.admitted.source.lease",
             Self::Remembered => "outcome.rejected.source.remembered",
             Self::Cold => "outcome.admitted.source.store",
             Self::Local => "outcome.admitted.source.local",
@@ -267,6 +271,16 @@ mod tests {
             Case::all().into_iter().map(|case| case.measure(Size::FULL).unwrap().row()).collect();
         let grown = grown(&recorded, &measured);
         assert!(grown.is_empty(), "{}", grown.join("\n"));
+    }
+
+    #[test]
+    fn a_request_under_a_lease_makes_eight_host_calls_at_most_and_hardly_a_question() {
+        let is_leased = |case: &Case| case.road == Road::Leased && !case.older_headers;
+        for case in Case::all().into_iter().filter(is_leased) {
+            let work = case.measure(Size::FULL).unwrap();
+            let questions = work.per_request(work.calls.get("proxy_http_call").copied().unwrap_or_default());
+            assert!(work.row().figure("host_calls") <= 8.0 && questions < 0.01, "{case}: {:?}", work.calls);
+        }
     }
 
     #[test]
