@@ -196,12 +196,14 @@ impl Ledger {
 
     /// What is due at `now`: at most `most` renewals, and returns for as many subjects.
     pub fn take_due(&mut self, cells: &dyn Cells, nodes: NonZeroU32, now: Timestamp, most: usize) -> Due {
-        self.due_at = NEVER;
         let mut due = Due { renewals: Vec::new(), returns: mem::take(&mut self.leaving) };
         while due.renewals.len() < most
             && let Some(subject) = self.low.pop()
         {
             due.renewals.extend(self.renewal(cells, subject, nodes));
+        }
+        if self.low.is_empty() {
+            self.due_at = NEVER;
         }
         for _ in due.renewals.len()..most {
             let Some(subject) = self.holdings.next_due_by(now) else { break };
@@ -318,7 +320,9 @@ impl Ledger {
         if let Some(renew_at) = renew_at {
             // whoever renews it needs to know of whom it is
             self.holdings.change(subject, key, MOST, |_| {});
-            self.low.push(subject);
+            if !self.low.contains(&subject) {
+                self.low.push(subject);
+            }
             self.due_at = self.due_at.min(renew_at);
         }
         Some(chunk)
@@ -364,7 +368,9 @@ impl Ledger {
         let outcome = pool::update(cells, subject, now, |record| {
             record.heard(answer, asked_at);
             record.granted = portion.map_or(0, |portion| portion.tokens);
-            (portion.and_then(|portion| record.put(portion)), Some(record.says_something_until()))
+            let made_way = portion.and_then(|portion| record.put(portion));
+            let missed = made_way.filter(|_| record.is_missed(&key.windows));
+            (missed, Some(record.says_something_until()))
         });
         let Some(portion) = portion else { return };
         self.holdings.change(subject, key, MOST, |holding| {

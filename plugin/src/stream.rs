@@ -22,8 +22,8 @@ pub(crate) enum Action {
 /// A stream context.
 pub(crate) struct Stream {
     root: u32,
-    /// None before its headers.
-    request: Option<Request>,
+    /// None before its headers. Not in place: streams are moved about in the map that holds them.
+    request: Option<Box<Request>>,
 }
 
 /// What a decided request may do.
@@ -60,7 +60,7 @@ impl Stream {
             // a flag that cannot be stripped would reach the services
             arrival.edits.iter().try_for_each(apply).ok()?;
         }
-        let request = self.request.insert(request);
+        let request = self.request.insert(Box::new(request));
         Some(match settle(id, request, active, arrival.step, host::now()) {
             Verdict::Pass => Action::Continue,
             Verdict::Waits => Action::Pause,
