@@ -5,6 +5,7 @@
 
 mod boundary;
 mod charts;
+mod leases;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,14 +50,16 @@ pub fn write() -> Result<()> {
 fn files() -> Result<Vec<(&'static str, String)>> {
     let read = |name| Record::read(&recorded(), name);
     let (accuracy, store, memory) = (read("accuracy")?, read("store")?, read("memory")?);
-    Ok(vec![
+    let mut files = vec![
         (ALGORITHMS_PAGE, algorithms_page(&accuracy, &store, &memory)?),
         (PERFORMANCE_PAGE, performance_page()?),
         ("docs/wrongly.svg", charts::wrongly(&accuracy)?),
         ("docs/memory.svg", charts::memory(&store)?),
         ("docs/boundary.svg", charts::boundary()?),
         ("docs/envoy.svg", charts::envoy(&read("envoy")?)?),
-    ])
+    ];
+    files.extend(leases::files()?);
+    Ok(files)
 }
 
 fn algorithms_page(accuracy: &Record, store: &Record, memory: &Record) -> Result<String> {

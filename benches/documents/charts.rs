@@ -8,7 +8,10 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::{boundary, figures};
 use crate::limits::ALGORITHMS;
 use crate::record::Record;
+use crate::sim::sweep::{Axis, Kind, Point};
 
+/// The least share that a drawing on a logarithmic scale shows.
+const LEAST: f64 = 1e-4;
 const SIZE: (u32, u32) = (760, 340);
 const RED: RGBColor = RGBColor(0xc0, 0x39, 0x2b);
 const BLUE: RGBColor = RGBColor(0x2c, 0x6f, 0xbb);
@@ -91,6 +94,62 @@ pub(super) fn boundary() -> Result<String> {
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
         }
         chart.configure_series_labels().background_style(WHITE).border_style(GREY).draw()
+    })
+}
+
+/// What leases cost along one axis: commands for a decision, and the share that waits.
+pub(super) fn sweep(sweep: &Record, axis: Axis) -> Result<String> {
+    let values = axis.values();
+    let most = values.iter().copied().max().unwrap_or(1);
+    let line = |kind: Kind, figure: &str| -> Vec<(f64, f64)> {
+        let row = |value: &u32| {
+            sweep.row(&Point::case(axis, kind, *value)).map_or(f64::NAN, |row| row.figure(figure))
+        };
+        values.iter().map(|value| (f64::from(*value), row(value).max(LEAST))).collect()
+    };
+    let colours = [(Kind::Hot, RED), (Kind::Pressing, GREEN), (Kind::Quiet, BLUE)];
+    draw(|area| {
+        let caption = match axis {
+            Axis::Nodes => "Cost by nodes of four workers",
+            Axis::Workers => "Cost by workers of each of ten nodes",
+            Axis::Subjects => "Cost by subjects that share 8,000 requests/s, on ten nodes",
+        };
+        let mut chart = ChartBuilder::on(area)
+            .caption(caption, ("sans-serif", 16))
+            .margin(12)
+            .x_label_area_size(34)
+            .y_label_area_size(56)
+            .build_cartesian_2d(
+                (1.0..f64::from(most))
+                    .log_scale()
+                    .with_key_points(values.iter().map(|value| f64::from(*value)).collect()),
+                (LEAST..1.0).log_scale(),
+            )?;
+        let percent = |share: &f64| format!("{} %", share * 100.0);
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .x_desc(axis.name())
+            .x_label_formatter(&|value| format!("{value:.0}"))
+            .y_label_formatter(&percent)
+            .draw()?;
+        for (kind, colour) in colours.into_iter().filter(|(kind, _)| axis.kinds().contains(kind)) {
+            let (solid, name) = (colour.stroke_width(2), kind.name());
+            chart
+                .draw_series(LineSeries::new(line(kind, "store_commands_per_decision"), solid))?
+                .label(format!("{name}: commands for a decision"))
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], solid));
+            chart
+                .draw_series(DashedLineSeries::new(line(kind, "waited_share"), 5, 4, colour.stroke_width(1)))?
+                .label(format!("{name}: requests that wait"))
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 6, y)], colour));
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperLeft)
+            .background_style(WHITE)
+            .border_style(GREY)
+            .draw()
     })
 }
 
