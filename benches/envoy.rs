@@ -36,6 +36,8 @@ pub struct Size {
     rounds: u64,
     /// Before anything is measured: connections, subjects, the processor's caches.
     warm_up: Duration,
+    /// The same where tokens are leased: until nearly all who ask once in five seconds have done so.
+    leases: Duration,
     /// For how long all that a case can is asked of it.
     all_out: Duration,
     /// For how long half of it.
@@ -47,6 +49,7 @@ impl Size {
     pub const FULL: Self = Self {
         rounds: 7,
         warm_up: Duration::from_millis(400),
+        leases: Duration::from_secs(12),
         all_out: Duration::from_secs(4),
         calm: Duration::from_millis(1600),
     };
@@ -54,6 +57,7 @@ impl Size {
     pub const SHORT: Self = Self {
         rounds: 3,
         warm_up: Duration::from_millis(200),
+        leases: Duration::from_millis(200),
         all_out: Duration::from_millis(700),
         calm: Duration::from_millis(300),
     };
@@ -113,7 +117,8 @@ impl Bench {
     /// One round: the figures of every case.
     fn round(&self, round: u64, step: &dyn Fn()) -> Result<Vec<Figures>> {
         let measure = |(case, site): (&Case, &Site)| {
-            let figures = self.case(site, round).with_context(|| format!("while {} was asked", case.name()));
+            let figures =
+                self.case(*case, site, round).with_context(|| format!("while {} was asked", case.name()));
             step();
             figures
         };
@@ -122,13 +127,14 @@ impl Bench {
         Ok(figures)
     }
 
-    fn case(&self, site: &Site, round: u64) -> Result<Figures> {
-        let Size { warm_up, all_out, calm, .. } = self.size;
+    fn case(&self, case: Case, site: &Site, round: u64) -> Result<Figures> {
+        let Size { warm_up, leases, all_out, calm, .. } = self.size;
+        let filled = if case == Case::Leased { leases } else { warm_up };
         // every case sees the same users
         let target =
             |seed| Target { envoy: site.envoy.address(), core: self.cores.second, seed: 2 * round + seed };
         let look = |answers, load| Ok((answers, std::time::Instant::now(), site.used(&self.upstream, load)?));
-        let (before, after) = load::all_out(&target(0), warm_up, all_out, look)?;
+        let (before, after) = load::all_out(&target(0), filled, all_out, look)?;
         let answers = (after.0 - before.0) as f64;
         let per_sec = answers / (after.1 - before.1).as_secs_f64();
         let latencies = load::at_rate(&target(1), per_sec / 2.0, warm_up, calm)?;
@@ -230,7 +236,7 @@ mod tests {
     #[test]
     fn every_case_answers_its_requests_and_is_judged_as_its_name_says() {
         let moment = Duration::from_millis(100);
-        let size = Size { rounds: 1, warm_up: moment, all_out: 2 * moment, calm: 2 * moment };
+        let size = Size { rounds: 1, warm_up: moment, leases: moment, all_out: 2 * moment, calm: 2 * moment };
         let rows = measure(&size, &|| ()).unwrap();
         let of = |case: Case| rows.iter().find(|row| row.case == case.name()).unwrap();
         for case in Case::ALL {

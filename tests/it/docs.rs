@@ -34,8 +34,15 @@ fn named_paths(text: &str) -> Vec<String> {
 #[test]
 fn every_path_that_the_documents_name_is_there() {
     let mut named = 0;
-    let documents =
-        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/algorithms.md", "docs/leases.md", "docs/performance.md", PEERS];
+    let documents = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "docs/algorithms.md",
+        "docs/leases.md",
+        "docs/performance.md",
+        PEERS,
+    ];
     for document in documents {
         for path in named_paths(&read(document)) {
             // what is built is not in the repository
