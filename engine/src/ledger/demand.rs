@@ -8,10 +8,11 @@ use crate::window::MAX_LIMIT;
 
 /// What went within this time weighs as much as what was known before.
 const MEMORY_S: f32 = 0.25;
-/// A lease for a hot subject is for so many tokens: then its questions are a few in a thousand requests.
-const TOKENS: f32 = 256.0;
-/// The shortest time for which a lease is asked, however hot: two questions a second and node.
-const SHORTEST_S: f32 = 0.5;
+/// A lease for a hot subject is for so many tokens: a question in as many requests. More would live longer, and leave
+/// that much late when the subject comes to its limit.
+const TOKENS: f32 = 64.0;
+/// The shortest time for which a lease is asked, however hot: four questions a second and node.
+const SHORTEST_S: f32 = 0.25;
 /// A life is longer by a third than the time in which the tokens should go, for requests come unevenly.
 const LIFE: f32 = 4.0 / 3.0;
 /// What is asked for a subject of which nothing is known.
