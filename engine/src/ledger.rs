@@ -24,7 +24,7 @@ use std::time::Duration;
 use siphasher::sip::SipHasher13;
 
 use crate::lease::{Lease, surely_within};
-use crate::local::Cells;
+use crate::local::{Cells, CellsBroken};
 use crate::refusals::{self, Refusals};
 use crate::units::{Timestamp, micros};
 use crate::wire::{Check, CheckAnswer, KeyAnswer, KeyCheck, KeyReturn, Operation};
@@ -277,35 +277,9 @@ impl Ledger {
         subject: u128,
         now: Timestamp,
     ) -> Result<Chunk, Spent> {
-        let otherwise =
-            if self.asked.contains_key(&subject) { Spent::Awaits(subject) } else { Spent::Unknown };
-        let Some(record) = pool::read(cells, subject) else { return Err(otherwise) };
-        if record.left(now) >= key.cost
-            && let Some(chunk) = self.take_chunk(cells, key, subject, now)
-        {
-            return Ok(chunk);
-        }
-        if let Some(refusal) = record.refusal {
-            let refused = KeyAnswer { windows: record.windows, ..KeyAnswer::unknown() };
-            let asked = KeyCheck { cost: refusal.least, at_least: None, ..key.clone() };
-            let (check, answer) =
-                (Check { keys: vec![asked] }, CheckAnswer::Rejected { keys: vec![refused] });
-            refusals.remember(&check, &answer, refusal.asked_at);
-        }
-        if refusals.refuses(key, now) { Err(Spent::Refused) } else { Err(otherwise) }
-    }
-
-    /// The same; `None` when other workers were faster.
-    fn take_chunk(
-        &mut self,
-        cells: &dyn Cells,
-        key: &KeyCheck,
-        subject: u128,
-        now: Timestamp,
-    ) -> Option<Chunk> {
         let rest = self.holdings.get(subject).and_then(|held| held.rest(now));
         let taken = pool::update(cells, subject, now, |record| {
-            let Some(portion) = record.take(key.cost, now) else { return (None, None) };
+            let Some(portion) = record.take(key.cost, now) else { return (Err(record.clone()), None) };
             rest.into_iter().for_each(|rest| record.put_back(rest));
             let is_low = record.is_low(now);
             if is_low {
@@ -313,19 +287,52 @@ impl Ledger {
             }
             let renew_at = if record.is_dry_within(2 * LOOK_EVERY, now) { now } else { now.plus(LOOK_EVERY) };
             let chunk = Chunk::taken(portion, record, now);
-            (Some((chunk, is_low.then_some(renew_at))), Some(record.says_something_until()))
+            (Ok((chunk, is_low.then_some(renew_at))), Some(record.says_something_until()))
         });
-        let (chunk, renew_at) = taken.ok().flatten()?;
-        self.holdings.change_held(subject, Holding::take_rest);
-        if let Some(renew_at) = renew_at {
-            // whoever renews it needs to know of whom it is
-            self.holdings.change(subject, key, MOST, |_| {});
-            if !self.low.contains(&subject) {
-                self.low.push(subject);
+        match taken {
+            Ok(Ok((chunk, renew_at))) => {
+                self.holdings.change_held(subject, Holding::take_rest);
+                renew_at.into_iter().for_each(|at| self.renew_low(key, subject, at));
+                Ok(chunk)
             }
-            self.due_at = self.due_at.min(renew_at);
+            Ok(Err(record)) => Err(self.nothing_held(refusals, key, subject, record, now)),
+            Err(CellsBroken) => Err(Spent::Unknown),
         }
-        Some(chunk)
+    }
+
+    /// What becomes of a request for a subject of which nothing is held.
+    fn nothing_held(
+        &self,
+        refusals: &mut Refusals,
+        key: &KeyCheck,
+        subject: u128,
+        record: Record,
+        now: Timestamp,
+    ) -> Spent {
+        if let Some(refusal) = record.refusal {
+            let refused = KeyAnswer { windows: record.windows, ..KeyAnswer::unknown() };
+            let asked = KeyCheck { cost: refusal.least, at_least: None, ..key.clone() };
+            let (check, answer) =
+                (Check { keys: vec![asked] }, CheckAnswer::Rejected { keys: vec![refused] });
+            refusals.remember(&check, &answer, refusal.asked_at);
+        }
+        if refusals.refuses(key, now) {
+            Spent::Refused
+        } else if self.asked.contains_key(&subject) {
+            Spent::Awaits(subject)
+        } else {
+            Spent::Unknown
+        }
+    }
+
+    /// Has a lease that runs low renewed at `at`.
+    fn renew_low(&mut self, key: &KeyCheck, subject: u128, at: Timestamp) {
+        // whoever renews it needs to know of whom it is
+        self.holdings.change(subject, key, MOST, |_| {});
+        if !self.low.contains(&subject) {
+            self.low.push(subject);
+        }
+        self.due_at = self.due_at.min(at);
     }
 
     /// Puts back what was spent: into the chunk that it came from, or into the pool.

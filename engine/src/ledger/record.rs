@@ -13,8 +13,8 @@ use crate::wire::{KeyAnswer, WindowAnswer};
 
 /// The leases that a subject has at once: the one in use, and the next. A third takes the first one's place.
 const MOST_PORTIONS: usize = 2;
-/// Into how many chunks a lease is divided, about.
-const PARTS: u32 = 8;
+/// A chunk is what the node's demand spends in one part in so many of a lease's life.
+const PARTS: u32 = 12;
 /// What is known of a subject's demand is kept for so long after the last question.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// The pool is low below one part in so many of the last lease.
@@ -82,12 +82,13 @@ impl Record {
         live.fold(0, |left, portion| left.saturating_add(portion.tokens))
     }
 
-    /// Takes `cost` tokens of one lease, and as many as go within an eighth of its life; but beyond the cost no more than
+    /// Takes `cost` tokens of one lease, and as many as go within a twelfth of its life; but beyond the cost no more than
     /// half of it. What one worker holds cannot be spent by the others.
     pub(super) fn take(&mut self, cost: u32, now: Timestamp) -> Option<Portion> {
         self.portions.retain(|portion| portion.ends > now && portion.tokens > 0);
+        let life = self.portions.last()?.ends.since(self.asked_at);
         let portion = self.portions.iter_mut().find(|portion| portion.tokens >= cost)?;
-        let wanted = self.rate.within(portion.ends.since(now) / PARTS);
+        let wanted = self.rate.within((life / PARTS).min(portion.ends.since(now) / 2));
         let most = portion.tokens.div_ceil(2).max(cost);
         let taken = Portion { tokens: wanted.clamp(cost, most), ..*portion };
         portion.tokens -= taken.tokens;

@@ -402,6 +402,8 @@ mod property {
     use proptest::sample::select;
 
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[derive(Clone, Debug)]
     enum Step {
@@ -458,8 +460,7 @@ mod property {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(target_arch = "wasm32") { 16 } else { 256 }))]
 
-        #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
-        #[cfg_attr(not(target_arch = "wasm32"), test)]
+        #[test]
         fn no_trailing_window_is_over_its_limit_over_all_workers_of_all_nodes(steps in steps(), limit in select(vec![5_u32, 100, 900])) {
             let per = Duration::from_secs(10);
             let window = Window::new(limit, per, Algorithm::SlidingWindow).unwrap();

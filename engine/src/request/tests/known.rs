@@ -8,6 +8,8 @@ use super::*;
 use crate::lease::Lease;
 use crate::ledger::Ledger;
 use crate::local::{Cells, CellsBroken};
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 #[derive(Default)]
 struct Shared(RefCell<BTreeMap<u32, (Vec<u8>, u32)>>);
