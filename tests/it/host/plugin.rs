@@ -5,6 +5,7 @@ mod charging;
 mod counters;
 mod leases;
 mod life;
+mod promise;
 mod refusals;
 mod scenarios;
 mod store;
