@@ -14,7 +14,7 @@ use crate::support::{HOUR, PATIENT, SECOND, Shim, allowed, check, left, sliding}
 
 const LIMIT: u32 = 40;
 /// Of no use but to be over.
-const SHORT: Duration = Duration::from_secs(2);
+const SHORT: Duration = Duration::from_secs(4);
 const REFUSED: CheckAnswer = CheckAnswer::Failed { error: StoreError::Refused };
 
 fn run<T: redis::FromRedisValue>(redis: &Redis, words: &[&str]) -> T {

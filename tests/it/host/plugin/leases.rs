@@ -378,7 +378,8 @@ fn renewals_wait_for_nobody_and_go_along_with_the_next_question() {
     host.answer_callouts(|_| None);
     host.worker(0).request(by("v"));
     let asked = renewals(&host);
-    (0..lasts).for_each(|_| use_once());
+    // a few more than last time, for no two leases are of the same size; a quarter is still left
+    (0..lasts + 8).for_each(|_| use_once());
     assert_eq!((host.callouts().len(), renewals(&host)), (1, asked), "a callout is kept for whoever waits");
     host.worker(0).request(by("w"));
     let beside = question(&host.callouts()[1]);
@@ -550,7 +551,7 @@ fn a_request_under_a_lease_makes_few_host_calls() {
         ("clock_time_get", 1),
         ("proxy_add_header_map_value", 2),
         ("proxy_get_header_map_pairs", 1),
-        ("proxy_get_shared_data", 2),
+        ("proxy_get_shared_data", 1),
         ("proxy_increment_metric", 1),
         ("proxy_set_shared_data", 1),
     ];
