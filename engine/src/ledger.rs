@@ -16,12 +16,8 @@
 //! only for subjects that this node does not know, and whoever comes meanwhile waits for the same answer.
 
 use std::collections::BTreeMap;
-use std::hash::{Hash, Hasher};
-use std::mem;
 use std::num::NonZeroU32;
 use std::time::Duration;
-
-use siphasher::sip::SipHasher13;
 
 use crate::lease::{Lease, surely_within};
 use crate::local::{Cells, CellsBroken};
@@ -34,23 +30,22 @@ mod holding;
 mod holdings;
 mod pool;
 mod record;
+mod upkeep;
 
 use holding::{Chunk, Holding, NEVER};
 use holdings::Holdings;
-use record::{Portion, Record};
+pub use holdings::MOST;
+use record::{Portion, Record, Refusal};
+pub use upkeep::Due;
 
 /// The layout of the pool's bytes; it belongs into the names of its cells.
 pub const LAYOUT: u32 = 1;
-/// The most subjects of which a worker holds something: some 250 bytes each. The one unused for longest makes way, and its
-/// tokens stay charged.
-pub const MOST: usize = 100_000;
 /// [`Ledger::take_due`] is to be called at least this often while something is due.
 pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// For so long one worker waits for a renewal that another one asked for.
 const RENEWAL: Duration = Duration::from_millis(200);
-/// A lease is renewed at its end if so many of its tokens were spent; else its subject is hardly in use.
-const IN_USE: u32 = 2;
+
 /// What the ledger makes of a request's checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spent {
@@ -62,15 +57,6 @@ pub enum Spent {
     Awaits(u128),
     /// The store is to be asked.
     Unknown,
-}
-
-/// What is to be asked without a request that waits.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Due {
-    /// Leases to be renewed: a check each, whose answer is to be heard like any other.
-    pub renewals: Vec<Check>,
-    /// Tokens that go back. They are in the ledger no more, whatever becomes of them.
-    pub returns: Vec<KeyReturn>,
 }
 
 /// The leases of one worker.
@@ -170,8 +156,13 @@ impl Ledger {
         for (key, answer) in check.keys.iter().zip(keys).filter(|(key, _)| key.lease.is_some()) {
             if is_allowed {
                 self.hear_grant(cells, key, answer, asked_at, now);
-            } else if answer.windows.iter().any(|window| window.wait_us > 0) {
-                self.hear_refusal(cells, key, answer, asked_at, now);
+            } else if let Some(ends) = refusals::ends(answer, asked_at) {
+                let refusal = Refusal { asked_at, ends, least: key.ask().at_least };
+                // a pool that cannot be written leaves each worker to ask for itself
+                let _ = pool::update(cells, self.subject(key), now, |record| {
+                    record.refused(answer, refusal);
+                    ((), true)
+                });
             }
         }
         heard
@@ -192,36 +183,6 @@ impl Ledger {
             }
         }
         heard
-    }
-
-    /// What is due at `now`: at most `most` renewals, and returns for as many subjects.
-    pub fn take_due(&mut self, cells: &dyn Cells, nodes: NonZeroU32, now: Timestamp, most: usize) -> Due {
-        let mut due = Due { renewals: Vec::new(), returns: mem::take(&mut self.leaving) };
-        while due.renewals.len() < most
-            && let Some(subject) = self.low.pop()
-        {
-            due.renewals.extend(self.renewal(cells, subject, nodes));
-        }
-        if self.low.is_empty() {
-            self.due_at = NEVER;
-        }
-        for _ in due.renewals.len()..most {
-            let Some(subject) = self.holdings.next_due_by(now) else { break };
-            self.look(cells, subject, nodes, now, &mut due);
-        }
-        due
-    }
-
-    /// When something is due next.
-    pub fn next_due(&self) -> Option<Timestamp> {
-        let held = self.holdings.next_due().unwrap_or(NEVER);
-        Some(held.min(self.due_at)).filter(|at| *at != NEVER)
-    }
-
-    /// Whether tokens will have run out before [`LOOK_EVERY`] has passed twice: then what is due should not wait for
-    /// the next look.
-    pub fn is_urgent(&self, now: Timestamp) -> bool {
-        self.due_at <= now
     }
 
     /// Of how many subjects something is held.
@@ -263,7 +224,7 @@ impl Ledger {
         let mut chunk = self.fill(cells, refusals, key, subject, now)?;
         let spent = spend(&mut chunk).ok_or(Spent::Unknown);
         if chunk.portion.tokens > 0 {
-            self.holdings.change(subject, key, MOST, |holding| holding.hold(chunk, now));
+            self.holdings.change(subject, key, |holding| holding.hold(chunk, now));
         }
         spent
     }
@@ -279,7 +240,7 @@ impl Ledger {
     ) -> Result<Chunk, Spent> {
         let rest = self.holdings.get(subject).and_then(|held| held.rest(now));
         let taken = pool::update(cells, subject, now, |record| {
-            let Some(portion) = record.take(key.cost, now) else { return (Err(record.clone()), None) };
+            let Some(portion) = record.take(key.cost, now) else { return (Err(record.clone()), false) };
             rest.into_iter().for_each(|rest| record.put_back(rest));
             let is_low = record.is_low(now);
             if is_low {
@@ -287,7 +248,7 @@ impl Ledger {
             }
             let renew_at = if record.is_dry_within(2 * LOOK_EVERY, now) { now } else { now.plus(LOOK_EVERY) };
             let chunk = Chunk::taken(portion, record, now);
-            (Ok((chunk, is_low.then_some(renew_at))), Some(record.says_something_until()))
+            (Ok((chunk, is_low.then_some(renew_at))), true)
         });
         match taken {
             Ok(Ok((chunk, renew_at))) => {
@@ -328,7 +289,7 @@ impl Ledger {
     /// Has a lease that runs low renewed at `at`.
     fn renew_low(&mut self, key: &KeyCheck, subject: u128, at: Timestamp) {
         // whoever renews it needs to know of whom it is
-        self.holdings.change(subject, key, MOST, |_| {});
+        self.holdings.change(subject, key, |_| {});
         if !self.low.contains(&subject) {
             self.low.push(subject);
         }
@@ -347,7 +308,7 @@ impl Ledger {
             // where that fails they stay charged
             let _ = pool::update(cells, subject, now, |record| {
                 record.put_back(spent);
-                ((), Some(record.says_something_until()))
+                ((), true)
             });
         }
     }
@@ -377,10 +338,10 @@ impl Ledger {
             record.granted = portion.map_or(0, |portion| portion.tokens);
             let made_way = portion.and_then(|portion| record.put(portion));
             let missed = made_way.filter(|_| record.is_missed(&key.windows));
-            (missed, Some(record.says_something_until()))
+            (missed, true)
         });
         let Some(portion) = portion else { return };
-        self.holdings.change(subject, key, MOST, |holding| {
+        self.holdings.change(subject, key, |holding| {
             if outcome.is_err() {
                 // without a pool this worker holds all of it
                 let mut record = Record::default();
@@ -394,88 +355,6 @@ impl Ledger {
             self.leaving.extend(leaving);
             self.due_at = self.due_at.min(now.plus(LOOK_EVERY));
         }
-    }
-
-    fn hear_refusal(
-        &mut self,
-        cells: &dyn Cells,
-        key: &KeyCheck,
-        answer: &KeyAnswer,
-        asked_at: Timestamp,
-        now: Timestamp,
-    ) {
-        // a pool that cannot be written leaves each worker to ask for itself
-        let _ = pool::update(cells, self.subject(key), now, |record| {
-            record.refused(answer, key.ask().at_least, asked_at);
-            ((), Some(record.says_something_until()))
-        });
-    }
-
-    /// A holding's moment has come: to renew its lease, or to return what is left.
-    fn look(&mut self, cells: &dyn Cells, subject: u128, nodes: NonZeroU32, now: Timestamp, due: &mut Due) {
-        let look = |holding: &mut Holding| {
-            let is_due = |at: &mut Timestamp| *at <= now && mem::replace(at, NEVER) != NEVER;
-            (is_due(&mut holding.renew_at), is_due(&mut holding.return_at), holding.lease_ends)
-        };
-        let Some((renews, returns, ends)) = self.holdings.change_held(subject, look) else { return };
-        if renews && self.is_to_renew(cells, subject, ends, now) {
-            due.renewals.extend(self.renewal(cells, subject, nodes));
-        }
-        if returns {
-            self.return_ending(cells, subject, now, due);
-        }
-    }
-
-    /// Whether the lease that ends at `ends` is to be renewed, and nobody else is about to.
-    fn is_to_renew(&self, cells: &dyn Cells, subject: u128, ends: Timestamp, now: Timestamp) -> bool {
-        let is_to_renew = pool::update(cells, subject, now, |record| {
-            let is_renewed = record.portions.iter().any(|portion| portion.ends > ends);
-            if is_renewed || record.spent < IN_USE || !record.may_be_renewed(now) {
-                return (false, None);
-            }
-            record.renewing_until = now.plus(RENEWAL);
-            (true, Some(record.says_something_until()))
-        });
-        is_to_renew.unwrap_or(false)
-    }
-
-    fn renewal(&mut self, cells: &dyn Cells, subject: u128, nodes: NonZeroU32) -> Option<Check> {
-        let mut key = self.holdings.get(subject)?.renewal();
-        self.ask_for(&mut key, subject, pool::read(cells, subject), nodes);
-        Some(Check { keys: vec![key] })
-    }
-
-    /// Takes out what ends soon, to be returned if it would be missed.
-    fn return_ending(&mut self, cells: &dyn Cells, subject: u128, now: Timestamp, due: &mut Due) {
-        let soon = now.plus(2 * LOOK_EVERY);
-        let Some(holding) = self.holdings.get(subject) else { return };
-        let outcome = pool::update(cells, subject, now, |record| {
-            let is_missed = record.is_missed(holding.windows());
-            let ending = if is_missed { record.take_ending(soon) } else { Vec::new() };
-            let next = record.portions.iter().map(|portion| portion.ends).find(|ends| *ends > soon);
-            let until = (!ending.is_empty()).then(|| record.says_something_until());
-            ((is_missed, ending, next), until)
-        });
-        let (is_missed, pooled, next) = outcome.unwrap_or_default();
-        let own = self.holdings.change_held(subject, |holding| {
-            let held = holding.rest(now).map(|portion| portion.ends);
-            let later = held.into_iter().chain(next).filter(|ends| *ends > soon);
-            later.for_each(|ends| holding.return_before(ends, now));
-            if is_missed && held.is_some_and(|ends| ends <= soon) { holding.take_rest() } else { None }
-        });
-        for portion in own.flatten().into_iter().chain(pooled) {
-            if portion.tokens > 0 && portion.ends > now {
-                due.returns.extend(self.give_back(subject, portion));
-            }
-        }
-    }
-
-    fn give_back(&mut self, subject: u128, portion: Portion) -> Option<KeyReturn> {
-        let mut id = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
-        (self.worker, self.returns).hash(&mut id);
-        self.returns += 1;
-        let holding = self.holdings.get(subject)?;
-        Some(holding.give_back(portion, id.finish()))
     }
 }
 

@@ -43,7 +43,7 @@ pub const LAYOUT: u32 = 1;
 const BUCKETS: u32 = 64;
 /// Lost races before a decision gives up. Each one means that another worker got on, so only a host that does
 /// not keep its word comes this far.
-const ATTEMPTS: usize = 100;
+pub(crate) const ATTEMPTS: usize = 100;
 
 /// The byte strings that the workers of a node share.
 pub trait Cells {

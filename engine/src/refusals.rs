@@ -46,13 +46,9 @@ impl Refusals {
         let CheckAnswer::Rejected { keys } = answer else { return };
         self.forget_ended(asked_at);
         for (key, answer) in check.keys.iter().zip(keys) {
-            let wait_us = answer.windows.iter().map(|window| window.wait_us).max().unwrap_or_default();
             // a renewal that was refused says nothing of the tokens that are still there: the ledger remembers it
-            if wait_us == 0 || key.cost == 0 {
-                continue;
-            }
+            let Some(ends) = ends(answer, asked_at).filter(|_| key.cost > 0) else { continue };
             let subject = subject(self.secret, key);
-            let ends = asked_at.plus(Duration::from_micros(wait_us).min(LONGEST));
             let refusal =
                 Refusal { asked_at, ends, least: key.ask().at_least, windows: answer.windows.clone() };
             if let Some(before) = self.by_subject.insert(subject, refusal) {
@@ -134,6 +130,12 @@ impl Refusal {
         };
         self.windows.iter().map(aged).collect()
     }
+}
+
+/// Until when what a key said may be remembered; `None` if it did not refuse.
+pub(crate) fn ends(answer: &KeyAnswer, asked_at: Timestamp) -> Option<Timestamp> {
+    let wait_us = answer.windows.iter().map(|window| window.wait_us).max().filter(|wait_us| *wait_us > 0)?;
+    Some(asked_at.plus(Duration::from_micros(wait_us).min(LONGEST)))
 }
 
 /// Who is counted, in which windows: other windows are other counters. A hash under `secret`, so that nobody can make

@@ -9,6 +9,10 @@ use super::holding::Holding;
 use crate::units::Timestamp;
 use crate::wire::KeyCheck;
 
+/// The most subjects of which a worker holds something: some 250 bytes each. The one unused for longest makes way, and its
+/// tokens stay charged.
+pub const MOST: usize = 100_000;
+
 /// The holdings of a worker.
 #[derive(Default)]
 pub(super) struct Holdings {
@@ -52,21 +56,15 @@ impl Holdings {
         self.by_subject.0.peek(&subject)
     }
 
-    /// Changes what is held of the subject of `key`; nothing at first. If there are more than `most`, the one unused for
+    /// Changes what is held of the subject of `key`; nothing at first. If there are more than [`MOST`], the one unused for
     /// longest makes way.
-    pub(super) fn change(
-        &mut self,
-        subject: u128,
-        key: &KeyCheck,
-        most: usize,
-        change: impl FnOnce(&mut Holding),
-    ) {
+    pub(super) fn change(&mut self, subject: u128, key: &KeyCheck, change: impl FnOnce(&mut Holding)) {
         let holding = self.by_subject.0.get_or_insert_mut(subject, || Holding::new(key));
         let before = holding.due();
         change(holding);
         let after = holding.due();
         self.reschedule(subject, before, after);
-        if self.by_subject.0.len() > most
+        if self.by_subject.0.len() > MOST
             && let Some((subject, unused)) = self.by_subject.0.pop_lru()
         {
             self.reschedule(subject, unused.due(), None);

@@ -4,7 +4,7 @@
 //! subjects' hashes, and a slot has a fixed number of seats. A subject that finds none takes that of the one that would leave
 //! soonest. Tokens that go with it stay charged: nobody spends them.
 
-use crate::local::{Cells, CellsBroken};
+use crate::local::{ATTEMPTS, Cells, CellsBroken};
 use crate::units::Timestamp;
 
 use super::record::Record;
@@ -13,8 +13,6 @@ use super::record::Record;
 pub(super) const SLOTS: u32 = 16_384;
 /// How many subjects a slot holds: 131,072 in all.
 const SEATS: usize = 8;
-/// Lost races before an attempt gives up. Each one means that another worker got on.
-const ATTEMPTS: usize = 100;
 
 /// A subject's bytes begin with its hash, and the moment from which they say nothing.
 const HASH_BYTES: usize = 16;
@@ -27,20 +25,19 @@ pub(super) fn read(cells: &dyn Cells, subject: u128) -> Option<Record> {
 }
 
 /// Changes what is known of `subject`: nothing at first, and nothing in front of a worker that lost a race. `change`
-/// says what comes of it and until when the record says something; without that nothing is written.
+/// says what comes of it, and whether there is anything to write.
 pub(super) fn update<T>(
     cells: &dyn Cells,
     subject: u128,
     now: Timestamp,
-    mut change: impl FnMut(&mut Record) -> (T, Option<Timestamp>),
+    mut change: impl FnMut(&mut Record) -> (T, bool),
 ) -> Result<T, CellsBroken> {
     for _ in 0..ATTEMPTS {
         let (bytes, version) = cells.read(slot(subject))?;
         let own = seats(&bytes).find(|seat| seat.subject == subject);
         let mut record = own.and_then(|own| Record::decode(own.record)).unwrap_or_default();
-        let (outcome, until) = change(&mut record);
-        let Some(until) = until else { return Ok(outcome) };
-        if cells.write(slot(subject), &with(&bytes, subject, &record, until, now), version)? {
+        let (outcome, is_changed) = change(&mut record);
+        if !is_changed || cells.write(slot(subject), &with(&bytes, subject, &record, now), version)? {
             return Ok(outcome);
         }
     }
@@ -82,7 +79,7 @@ fn seats(mut bytes: &[u8]) -> impl Iterator<Item = Seat<'_>> {
 
 /// The slot with this record of `subject`, without what says nothing at `now`, and without those for whom there is no
 /// seat.
-fn with(bytes: &[u8], subject: u128, record: &Record, until: Timestamp, now: Timestamp) -> Vec<u8> {
+fn with(bytes: &[u8], subject: u128, record: &Record, now: Timestamp) -> Vec<u8> {
     let mut others: Vec<Seat<'_>> =
         seats(bytes).filter(|seat| seat.subject != subject && seat.until > now).collect();
     while others.len() >= SEATS {
@@ -91,7 +88,7 @@ fn with(bytes: &[u8], subject: u128, record: &Record, until: Timestamp, now: Tim
     }
     let mut out = Vec::with_capacity(bytes.len() + 2 * HEAD_BYTES + 128);
     out.extend(subject.to_le_bytes());
-    out.extend(until.as_micros().to_le_bytes());
+    out.extend(record.says_something_until().as_micros().to_le_bytes());
     let length_at = out.len();
     out.extend([0, 0]);
     record.encode(&mut out);

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::demand::Rate;
 use crate::packed::{Packed, write};
-use crate::refusals;
 use crate::units::Timestamp;
 use crate::window::Window;
 use crate::wire::{KeyAnswer, WindowAnswer};
@@ -162,13 +161,11 @@ impl Record {
         (self.refusal, self.renewing_until) = (None, Timestamp::default());
     }
 
-    /// Notes that the store refused `least` of it.
-    pub(super) fn refused(&mut self, answer: &KeyAnswer, least: u32, asked_at: Timestamp) {
-        let wait_us = answer.windows.iter().map(|window| window.wait_us).max().unwrap_or_default();
-        let ends = asked_at.plus(Duration::from_micros(wait_us).min(refusals::LONGEST));
+    /// Notes what the store said when it refused.
+    pub(super) fn refused(&mut self, answer: &KeyAnswer, refusal: Refusal) {
         self.windows.clone_from(&answer.windows);
-        (self.refusal, self.renewing_until) = (Some(Refusal { asked_at, ends, least }), Timestamp::default());
-        self.dry_at.get_or_insert(asked_at);
+        (self.refusal, self.renewing_until) = (Some(refusal), Timestamp::default());
+        self.dry_at.get_or_insert(refusal.asked_at);
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
