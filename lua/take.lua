@@ -78,8 +78,9 @@ local function lease_ask(at)
 end
 
 -- How long something takes by the clock, which may be behind the subject's time; that stands still until it has caught up.
+-- A moment and a wait of centuries together would be beyond 2^53, so the two moments are subtracted first.
 local function told(subject, us)
-  return us == 0 and 0 or us + subject.seen - now
+  return us == 0 and 0 or us + (subject.seen - now)
 end
 
 local subjects, allowed, is_unseen, at = {}, true, false, 3
