@@ -17,10 +17,12 @@
 //! | [`refusals`], [`ledger`] | what need not be asked again, and what may be spent without a question |
 //! | [`batch`] | questions under way, and who waits for them |
 //! | [`local`], [`circuit`] | counting without a store, and when to leave a store alone |
+//! | [`breaker`] | keeping calls from an upstream that fails |
 //! | [`units`] | moments and spans |
 
 pub mod answer;
 pub mod batch;
+pub mod breaker;
 pub mod circuit;
 pub mod counter;
 pub mod headers;
