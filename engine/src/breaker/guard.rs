@@ -179,7 +179,7 @@ impl Guard {
         }
         match self.settings.control {
             Control::ForceClosed => false,
-            _ => is_bad || ends_run || self.view.would_trip(&self.tally, &self.settings, now),
+            _ => is_bad || ends_run || self.view.would_trip(&self.tally, &self.settings),
         }
     }
 
