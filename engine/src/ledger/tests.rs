@@ -238,7 +238,7 @@ fn what_one_worker_was_refused_the_others_know_until_the_moment_that_was_named()
 fn a_pool_that_runs_low_is_renewed_by_one_worker_and_nobody_waits() {
     let (shared, mut store) = (Shared::default(), Store::default());
     let mut worker = Worker::new(&shared, 1);
-    let alice = check(&[("alice", 6000)]);
+    let alice = check(&[("alice", 60_000)]);
     worker.request(&mut store, &alice, at(0));
     for request in 1..2000 {
         let now = at(request * 10);
