@@ -22,7 +22,7 @@ use crate::units::{Timestamp, micros};
 use crate::window::{Algorithm, Calendar, MAX_LIMIT, Window};
 
 /// The longest life of a lease. A quiet user's few requests in that time then cost one question.
-pub const MAX_LIFE: Duration = Duration::from_secs(30);
+pub const MAX_LIFE: Duration = Duration::from_secs(120);
 /// The shortest. What is granted for less may have ended before its answer has come.
 pub const MIN_LIFE: Duration = Duration::from_millis(50);
 /// All of a limit, in the millionths that [`LeaseAsk::drift`] counts in.
@@ -30,7 +30,7 @@ const WHOLE: u64 = 1_000_000;
 /// Windows count as no longer than this, so that products stay exact in a Lua number: eleven days.
 const LONGEST_MS: u64 = 1_000_000_000;
 
-const MAX_LIFE_MS: u32 = 30_000;
+const MAX_LIFE_MS: u32 = 120_000;
 const MIN_LIFE_MS: u64 = 50;
 
 /// A node ends what it may spend early by one part in so many. The kernel of a disciplined clock slews it by 500 us a

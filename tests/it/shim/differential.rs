@@ -26,7 +26,7 @@ use tokio::runtime::Runtime;
 use crate::support::{HOUR, SECOND, bucket, counter, fixed, log, ready_store, sliding, zoned};
 
 const KEYS: usize = 4;
-const MAX_LIFE_MS: u32 = 30_000;
+const MAX_LIFE_MS: u32 = 120_000;
 
 #[derive(Clone, Debug)]
 enum Step {
