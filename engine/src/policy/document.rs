@@ -88,5 +88,6 @@ fn read(root: &Node<'_>) -> Option<Policy> {
         store: store?.map(|(store, _)| store),
         commands: commands?,
         responses: responses?,
+        warnings: Vec::new(),
     })
 }
