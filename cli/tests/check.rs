@@ -118,6 +118,75 @@ fn a_good_policy_is_summed_up() {
     assert!(rejecting.check(&["p.yaml"]).out.ends_with("    shadow: turned away\n"));
 }
 
+const BREAKERS: &str = "\
+version: 1
+lanes:
+  shadow:
+    flag: [{header: x-shadow, values: [\"true\"]}]
+    trust: [everyone]
+commands:
+  - {command: account.get, match: {grpc: account.Account/Get}}
+  - {command: voucher.get, match: {path: {prefix: /voucher/}}}
+  - {command: voucher.put, match: {path: {prefix: /put/}}}
+resilience:
+  account.get: {failure_rate: 0.5%, max_concurrent: 200, consecutive_failures: 9, min_calls: 1}
+  shadow.account.get: {force_closed: true}
+  shadow.voucher.put: {slow_call: {over: 1500ms}}
+  voucher.get: {force_open: true}
+";
+
+#[test]
+fn breakers_are_summed_up_with_what_each_lane_makes_of_them() {
+    check(
+        BREAKERS,
+        0,
+        &[
+            "policy.yaml: good: lanes normal, shadow; 0 limits, 3 commands, 3 breakers",
+            "  breaker account.get: opens for 5s when 0.5% failed or 80% took over 2s of at least 1 call in 10s, \
+             or 9 failed in a row; at most 200 at once",
+            "    shadow: shadow.account.get: forced closed; at most 200 at once",
+            "  breaker voucher.get: forced open",
+            "    shadow: normal values, own state",
+            "  breaker voucher.put: none",
+            "    shadow: shadow.voucher.put: opens for 5s when 50% failed or 80% took over 1500ms of at least \
+             20 calls in 10s",
+        ],
+    );
+    let falling_back = |fallback: &str| {
+        let policy = BREAKERS.replace("[everyone]", &format!("[everyone]\n    fallback: {fallback}"));
+        Files::new(&[("p.yaml", &policy)]).check(&["p.yaml"]).out
+    };
+    let sharing = falling_back("share");
+    assert!(sharing.contains("    shadow: shares the normal breaker and its state\n"), "{sharing}");
+    let rejecting = falling_back("reject");
+    assert!(rejecting.contains("    shadow: turned away\n"), "{rejecting}");
+}
+
+#[test]
+fn what_is_likely_a_slip_is_a_warning_with_its_line_and_no_reason_to_refuse() {
+    let yaml = "version: 1\n\
+                commands:\n\
+                - {command: account.get, match: {grpc: account.Account/Get}}\n\
+                resilience:\n  \
+                  acount.get: {}\n  \
+                  shadow.account.get: {}\n";
+    let files = Files::new(&[("good.yaml", yaml), ("bad.yaml", "version: 2")]);
+    let good = "good.yaml: good: lanes normal; 0 limits, 1 command\n\
+                good.yaml:5: warning: resilience[\"acount.get\"]: {}: guards nothing: `commands` does not name \
+                `acount.get`; did you mean `account.get`?\n\
+                good.yaml:6: warning: resilience[\"shadow.account.get\"]: {}: guards nothing: `commands` does not name \
+                `shadow.account.get`; no lane is called `shadow`\n";
+    assert_eq!(
+        files.check(&["good.yaml"]),
+        Run { status: Some(0), out: format!("{good}2 warnings\n"), err: String::new() }
+    );
+    let bad = "bad.yaml:1: version: 2: must be 1\n";
+    assert_eq!(
+        files.check(&["good.yaml", "bad.yaml"]),
+        Run { status: Some(1), out: format!("{good}{bad}1 error, 2 warnings\n"), err: String::new() }
+    );
+}
+
 #[test]
 fn every_error_is_told_with_its_line() {
     check(
@@ -216,7 +285,7 @@ fn json_is_read_as_the_plugin_reads_it() {
     assert_eq!(out("good.json"), "good.json: good: lanes normal; 0 limits, 0 commands\n");
     assert_eq!(
         out("twice.json"),
-        "twice.json:1: policy: must be JSON: the name \"version\" stands twice in an object at line 2 column 9\n1 error\n"
+        "twice.json:1: version: must be JSON: the name \"version\" stands twice in an object at line 2 column 9\n1 error\n"
     );
     assert_eq!(out("wrong.json"), "wrong.json:2: version: 2: must be 1\n1 error\n");
     assert_eq!(files.check(&["yaml.json"]).status, Some(1));

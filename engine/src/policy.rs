@@ -13,10 +13,12 @@ use regex_lite::Regex;
 
 use crate::window::Window;
 
+mod breakers;
 mod commands;
 mod document;
 mod duration;
 mod error;
+mod failures;
 mod inherit;
 mod json;
 mod keys;
