@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use lanekeeper_engine::policy::Policy;
 use tempfile::TempDir;
 
 /// The files of one test, in a folder of its own.
@@ -160,6 +161,65 @@ fn breakers_are_summed_up_with_what_each_lane_makes_of_them() {
     assert!(sharing.contains("    shadow: shares the normal breaker and its state\n"), "{sharing}");
     let rejecting = falling_back("reject");
     assert!(rejecting.contains("    shadow: turned away\n"), "{rejecting}");
+}
+
+/// What stands behind `<lane>: ` in the summary of the mappings, by limit and breaker.
+fn mappings_in_shadow(yaml: &str) -> Vec<(String, String)> {
+    let run = Files::new(&[("policy.yaml", yaml)]).check(&["policy.yaml"]);
+    assert_eq!((run.status, run.out.contains("warning")), (Some(0), false), "{}", run.out);
+    let lines: Vec<&str> = run.out.lines().skip(1).collect();
+    let name = |line: &str| line.trim_start().split(": ").next().unwrap().to_owned();
+    let version = |line: &str| line.trim_start().split_once("shadow: ").unwrap().1.to_owned();
+    let (normal, shadow) = (lines.iter().step_by(2), lines.iter().skip(1).step_by(2));
+    normal.zip(shadow).map(|(normal, shadow)| (name(normal), version(shadow))).collect()
+}
+
+#[test]
+fn the_mappings_of_a_service_load_without_a_warning_with_and_without_each_entry_of_the_lane() {
+    let whole = include_str!("../../envoy/mappings/policy.yaml");
+    let mappings = [
+        ("ads_voucher_rate_limit", "shadow_ads_voucher_rate_limit"),
+        ("default_rate_limit", "shadow_default_rate_limit"),
+        ("hard_rate_limit", "shadow_hard_rate_limit"),
+        ("soft_rate_limit", "shadow_soft_rate_limit"),
+        ("breaker account.core.get_account", "shadow.account.core.get_account"),
+        ("breaker voucher.code.batch_get_code_using_cache", "shadow.voucher.code.batch_get_code_using_cache"),
+    ];
+    let with_all = mappings_in_shadow(whole);
+    let names: Vec<&str> = with_all.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, mappings.map(|(normal, _)| normal));
+    for (at, (_, entry)) in mappings.into_iter().enumerate() {
+        assert!(with_all[at].1.starts_with(&format!("{entry}: ")), "{:?}", with_all[at]);
+        let is_kept = |line: &&str| !line.trim_start().starts_with(&format!("{entry}: "));
+        let without: String = whole.lines().filter(is_kept).map(|line| format!("{line}\n")).collect();
+        let mut expected = with_all.clone();
+        let state = if entry.starts_with("shadow.") { "own state" } else { "own counters" };
+        expected[at].1 = format!("normal values, {state}");
+        assert_eq!(mappings_in_shadow(&without), expected);
+    }
+    let older = whole.replace("shadow_default_rate_limit:", "shadow_rate_limit:");
+    assert_eq!(mappings_in_shadow(&older)[1].1, "shadow_rate_limit: 500 per 1s by everyone");
+}
+
+#[test]
+fn the_default_breaker_of_the_readme_says_what_holds_without_it() {
+    let readme = include_str!("../../README.md");
+    let start = readme.find("```yaml\ncommands:").unwrap() + "```yaml\n".len();
+    let example = readme[start..].split("```").next().unwrap();
+    let lane = "lanes: {shadow: {flag: [{header: x-shadow, values: [\"true\"]}], trust: [everyone]}}";
+    let written_out = format!("version: 1\n{lane}\n{example}");
+    let (until, after) = example.split_once("  default:").unwrap();
+    let entries = &after[after.find("  account.core").unwrap()..];
+    let left_out = format!("version: 1\n{lane}\n{until}{entries}");
+    let breakers = |yaml: &str| {
+        let policy = Policy::from_value(&serde_saphyr::from_str(yaml).unwrap()).unwrap();
+        assert_eq!(policy.warnings, []);
+        let breakers = policy.lanes.into_iter().flat_map(|lane| lane.breakers);
+        breakers.map(|breaker| (breaker.title, format!("{:#?}", breaker.verdict))).collect::<Vec<_>>()
+    };
+    assert_eq!(breakers(&written_out), breakers(&left_out));
+    let titles: Vec<String> = breakers(&written_out).into_iter().map(|(title, _)| title).collect();
+    assert_eq!(titles, ["account.core.get_account", "shadow.account.core.get_account"]);
 }
 
 #[test]
