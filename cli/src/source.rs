@@ -104,16 +104,19 @@ impl Source {
             budget: serde_saphyr::budget! { max_nodes: MAX_VALUES, max_aliases: 1000 },
             alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_VALUES },
         };
-        serde_saphyr::from_str_with_options(&self.text, options).map_err(|error| Finding {
-            line: error.location().and_then(|location| usize::try_from(location.line()).ok()),
-            error: PolicyError {
-                path: String::new(),
-                value: String::new(),
-                problem: format!(
-                    "cannot be read as YAML: {}",
-                    error.without_snippet().render_with_formatter(&UserMessageFormatter)
-                ),
-            },
+        serde_saphyr::from_str_with_options(&self.text, options).map_err(|error| {
+            let error = error.without_snippet();
+            let line = error.location().and_then(|location| usize::try_from(location.line()).ok());
+            let path = match (error, line) {
+                (serde_saphyr::Error::DuplicateMappingKey { .. }, Some(line)) => {
+                    Lines::of(&self.text).again(line).map(str::to_owned)
+                }
+                _ => None,
+            };
+            let problem =
+                format!("cannot be read as YAML: {}", error.render_with_formatter(&UserMessageFormatter));
+            let error = PolicyError { path: path.unwrap_or_default(), value: String::new(), problem };
+            Finding { line, error }
         })
     }
 }
