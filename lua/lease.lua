@@ -10,8 +10,16 @@ local WHOLE = 1000000
 local LONGEST_MS = 1000000000
 local MIN_LIFE_MS = 50
 
+-- The longest life in ms if all nodes go on as this one: drift of the time in which they fill the window, or of the window.
+local function longest_for_demand(window, ask)
+  local share = math.floor(window.capacity / ask.nodes)
+  local fills_ms = math.floor(share * ask.life_ms / ask.tokens)
+  return math.floor(ask.drift * math.min(math.max(fills_ms, window.per / 1000), LONGEST_MS) / WHOLE)
+end
+
 -- The longest life in ms: the less of the window is used, the less there is that leaves late.
-local function longest_life(window, remaining, drift, seen)
+local function longest_life(window, remaining, ask, seen)
+  local drift = ask.drift
   if window.algorithm == token_bucket then
     -- A charge that is dated ahead holds the refill back, however full the bucket is.
     local fills_us = math.floor(window.capacity * window.token / window.rate)
@@ -19,6 +27,7 @@ local function longest_life(window, remaining, drift, seen)
   end
   local used = math.max(math.floor((window.capacity - remaining) * WHOLE / window.capacity), 1)
   local longest = math.floor(drift * math.min(window.per / 1000, LONGEST_MS) / used)
+  longest = math.min(longest, longest_for_demand(window, ask))
   if window.algorithm ~= fixed then
     return longest
   end
@@ -37,7 +46,7 @@ local function fit_lease(subject, ask)
   local life, tokens = ask.life_ms, ask.tokens
   for _, window in ipairs(subject.windows) do
     local remaining = window.algorithm.remaining(window, subject.seen)
-    life = math.min(life, longest_life(window, remaining, ask.drift, subject.seen))
+    life = math.min(life, longest_life(window, remaining, ask, subject.seen))
     tokens = math.min(tokens, most_tokens(window, remaining, ask.drift, ask.nodes))
   end
   tokens = math.min(tokens, math.floor(ask.tokens * life / ask.life_ms))

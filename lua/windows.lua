@@ -286,7 +286,7 @@ end
 local token_bucket = {}
 
 -- The longest span in which a charge may be spent: why a return waits as long is in engine/src/window/token_bucket.rs.
-local LONGEST_US = 30000000
+local LONGEST_US = 120000000
 
 function token_bucket.read(window, value)
   local debt, repaid_from = string.match(value or '0 0', '^(%d+) (%d+)$')

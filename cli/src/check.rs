@@ -1,10 +1,10 @@
-//! `lanekeeper check`: every error of every policy, or what a good one says.
+//! `lanekeeper check`: every error of every policy, or what a good one says and what is likely a slip in it.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use crate::source::{Finding, Source};
-use crate::summary;
+use crate::source::{Finding, Good, Source};
+use crate::summary::{self, counted};
 
 /// How checking ended, from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,7 +31,7 @@ impl Outcome {
 /// Checks all `files`; findings go to `out`, what keeps from finding to `err`.
 pub(crate) fn run(files: &[PathBuf], out: &mut impl Write, err: &mut impl Write) -> io::Result<Outcome> {
     let mut outcome = Outcome::Good;
-    let mut errors = 0;
+    let (mut errors, mut warnings) = (0, 0);
     for file in files {
         let source = match Source::read(file) {
             Ok(source) => source,
@@ -42,19 +42,35 @@ pub(crate) fn run(files: &[PathBuf], out: &mut impl Write, err: &mut impl Write)
             }
         };
         match source.judge() {
-            Ok((document, policy)) => summary::write(&source.name, &document, &policy, out)?,
+            Ok(Good { document, policy, warnings: slips }) => {
+                summary::write(&source.name, &document, &policy, out)?;
+                warnings += slips.len();
+                tell(&source, "warning: ", &slips, out)?;
+            }
             Err(findings) => {
                 outcome = outcome.max(Outcome::Refused);
                 errors += findings.len();
-                for Finding { line, error } in findings {
-                    let line = line.map_or_else(String::new, |line| format!(":{line}"));
-                    writeln!(out, "{}{line}: {error}", source.name)?;
-                }
+                tell(&source, "", &findings, out)?;
             }
         }
     }
-    if errors > 0 {
-        writeln!(out, "{}", summary::counted(errors, "error"))?;
+    let counts = [(errors, "error"), (warnings, "warning")];
+    let counts: Vec<String> = counts
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, noun)| counted(count, noun))
+        .collect();
+    if !counts.is_empty() {
+        writeln!(out, "{}", counts.join(", "))?;
     }
     Ok(outcome)
+}
+
+/// A line for each finding.
+fn tell(source: &Source, kind: &str, findings: &[Finding], out: &mut impl Write) -> io::Result<()> {
+    for Finding { line, error } in findings {
+        let line = line.map_or_else(String::new, |line| format!(":{line}"));
+        writeln!(out, "{}{line}: {kind}{error}", source.name)?;
+    }
+    Ok(())
 }

@@ -9,7 +9,12 @@ use lanekeeper_engine::policy::{field_path, item_path};
 use serde_saphyr::granit_parser::{Event, Parser};
 
 /// The lines of all paths in a document.
-pub(crate) struct Lines(BTreeMap<String, usize>);
+pub(crate) struct Lines {
+    /// Where each path stands first.
+    first: BTreeMap<String, usize>,
+    /// The paths that stand again, by the lines they do on.
+    again: BTreeMap<usize, String>,
+}
 
 /// A list or an object whose end has not come yet.
 enum Open {
@@ -28,6 +33,7 @@ impl Lines {
     /// The lines of `yaml`, up to where it stops being YAML.
     pub(crate) fn of(yaml: &str) -> Self {
         let mut lines = BTreeMap::new();
+        let mut again = BTreeMap::new();
         let mut open: Vec<Open> = Vec::new();
         for (event, span) in Parser::new_from_str(yaml).map_while(Result::ok) {
             let line = span.start.line();
@@ -35,7 +41,11 @@ impl Lines {
                 Event::Scalar(ref name, ..) if names_a_field(&open) => {
                     if let Some(Open::Object { path, value_at }) = open.last_mut() {
                         let path = field_path(path, name);
-                        lines.entry(path.clone()).or_insert(line);
+                        if lines.contains_key(&path) {
+                            again.entry(line).or_insert_with(|| path.clone());
+                        } else {
+                            lines.insert(path.clone(), line);
+                        }
                         *value_at = Some(path);
                     }
                 }
@@ -56,7 +66,12 @@ impl Lines {
                 _ => {}
             }
         }
-        Self(lines)
+        Self { first: lines, again }
+    }
+
+    /// The path that stands on this line though it stood before.
+    pub(crate) fn again(&self, line: usize) -> Option<&str> {
+        self.again.get(&line).map(String::as_str)
     }
 
     /// The line of `path`, or of what it lies in: a field that is missing has no line, and neither has what
@@ -64,12 +79,12 @@ impl Lines {
     pub(crate) fn line(&self, path: &str) -> Option<usize> {
         let mut path = path;
         loop {
-            if let Some(line) = self.0.get(path) {
+            if let Some(line) = self.first.get(path) {
                 return Some(*line);
             }
             match path.rsplit_once(['.', '[']) {
                 Some((owner, _)) => path = owner,
-                None => return self.0.get("").copied(),
+                None => return self.first.get("").copied(),
             }
         }
     }
@@ -140,6 +155,16 @@ mod tests {
         ] {
             assert_eq!(lines.line(path), line, "{path}");
         }
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_has_the_line_of_the_first_and_is_found_on_that_of_the_second() {
+        let lines = Lines::of("a:\n  x.y: 1\n  b: 2\n  x.y:\n    b: 3\nb: 4\n");
+        assert_eq!(lines.line("a[\"x.y\"]"), Some(2));
+        assert_eq!(
+            [1, 2, 3, 4, 5, 6].map(|line| lines.again(line)),
+            [None, None, None, Some("a[\"x.y\"]"), None, None]
+        );
     }
 
     #[test]

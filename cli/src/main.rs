@@ -41,10 +41,11 @@ Each error is one line: file, line, path, value, and what is allowed.
     policy.yaml:7: rate_limits.ads.windows[0].per: \"1x\": must be a duration from 1ms to 366d: …
     1 error
 
-A policy without errors is summed up: its limits, and which lanes have versions of their own.
+A policy without errors is summed up: its limits and breakers, and which lanes have versions of their own. What
+is likely a slip, such as a breaker for a command that does not exist, is a line that says `warning`.
 
 Exit status:
-    0  every policy is good
+    0  every policy is good, with or without warnings
     1  a policy has errors
     2  a file cannot be read, or the arguments are wrong";
 

@@ -37,7 +37,15 @@ pub(crate) enum Unreadable {
     TooLong { name: String },
 }
 
-/// An error and the line it stands on, if that is known.
+/// A policy without errors.
+pub(crate) struct Good {
+    /// What it was read from.
+    pub(crate) document: Value,
+    pub(crate) policy: Policy,
+    pub(crate) warnings: Vec<Finding>,
+}
+
+/// An error or a warning, and the line it stands on, if that is known.
 pub(crate) struct Finding {
     pub(crate) line: Option<usize>,
     pub(crate) error: PolicyError,
@@ -61,18 +69,25 @@ impl Source {
         }
     }
 
-    /// The policy in it and the document it was read from, or everything that is wrong with it.
-    pub(crate) fn judge(&self) -> Result<(Value, Policy), Vec<Finding>> {
-        if self.is_json {
-            let policy = Policy::from_json(self.text.as_bytes()).map_err(|errors| self.place(errors))?;
-            return Ok((serde_json::from_str(&self.text).unwrap_or_default(), policy));
-        }
-        let document = self.parse_yaml().map_err(|finding| vec![finding])?;
-        let policy = Policy::from_value(&document).map_err(|errors| self.place(errors))?;
-        Ok((document, policy))
+    /// The policy in it, or everything that is wrong with it.
+    pub(crate) fn judge(&self) -> Result<Good, Vec<Finding>> {
+        let (document, policy) = if self.is_json {
+            let policy = Policy::from_json(self.text.as_bytes());
+            (serde_json::from_str(&self.text).unwrap_or_default(), policy)
+        } else {
+            let document = self.parse_yaml().map_err(|finding| vec![finding])?;
+            let policy = Policy::from_value(&document);
+            (document, policy)
+        };
+        let mut policy = policy.map_err(|errors| self.place(errors))?;
+        let warnings = self.place(std::mem::take(&mut policy.warnings));
+        Ok(Good { document, policy, warnings })
     }
 
     fn place(&self, errors: Vec<PolicyError>) -> Vec<Finding> {
+        if errors.is_empty() {
+            return Vec::new();
+        }
         let lines = Lines::of(&self.text);
         errors.into_iter().map(|error| Finding { line: lines.line(&error.path), error }).collect()
     }
@@ -89,16 +104,19 @@ impl Source {
             budget: serde_saphyr::budget! { max_nodes: MAX_VALUES, max_aliases: 1000 },
             alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_VALUES },
         };
-        serde_saphyr::from_str_with_options(&self.text, options).map_err(|error| Finding {
-            line: error.location().and_then(|location| usize::try_from(location.line()).ok()),
-            error: PolicyError {
-                path: String::new(),
-                value: String::new(),
-                problem: format!(
-                    "cannot be read as YAML: {}",
-                    error.without_snippet().render_with_formatter(&UserMessageFormatter)
-                ),
-            },
+        serde_saphyr::from_str_with_options(&self.text, options).map_err(|error| {
+            let error = error.without_snippet();
+            let line = error.location().and_then(|location| usize::try_from(location.line()).ok());
+            let path = match (error, line) {
+                (serde_saphyr::Error::DuplicateMappingKey { .. }, Some(line)) => {
+                    Lines::of(&self.text).again(line).map(str::to_owned)
+                }
+                _ => None,
+            };
+            let problem =
+                format!("cannot be read as YAML: {}", error.render_with_formatter(&UserMessageFormatter));
+            let error = PolicyError { path: path.unwrap_or_default(), value: String::new(), problem };
+            Finding { line, error }
         })
     }
 }

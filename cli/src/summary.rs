@@ -1,9 +1,11 @@
-//! What a good policy says, in a few lines: its limits, and what each lane makes of them.
+//! What a good policy says, in a few lines: its limits and breakers, and what each lane makes of them.
 
 use std::io::{self, Write};
 
 use lanekeeper_engine::policy::{Consume, Count, Lane, Limit, LimitVerdict, Policy, own_version, written};
 use serde_json::Value;
+
+mod breakers;
 
 /// Writes the summary of `policy`, which was read from `document`.
 pub(crate) fn write(name: &str, document: &Value, policy: &Policy, out: &mut impl Write) -> io::Result<()> {
@@ -11,7 +13,8 @@ pub(crate) fn write(name: &str, document: &Value, policy: &Policy, out: &mut imp
     let limits = counted(normal.limits.len(), "limit");
     let commands = counted(policy.commands.len(), "command");
     let names: Vec<&str> = policy.lanes.iter().map(|lane| lane.name.as_str()).collect();
-    writeln!(out, "{name}: good: lanes {}; {limits}, {commands}", names.join(", "))?;
+    let breakers = breakers::counted(&policy.lanes);
+    writeln!(out, "{name}: good: lanes {}; {limits}, {commands}{breakers}", names.join(", "))?;
     for limit in &normal.limits {
         writeln!(out, "  {}: {}", limit.name, verdict(limit))?;
         for lane in lanes {
@@ -20,17 +23,13 @@ pub(crate) fn write(name: &str, document: &Value, policy: &Policy, out: &mut imp
             }
         }
     }
-    Ok(())
+    breakers::write(&policy.lanes, document, out)
 }
 
 /// Where a lane's version of a limit comes from.
 fn origin(lane: &Lane, version: &Limit, normal: &Limit, document: &Value) -> String {
     let entries = document.get("rate_limits");
     let own = own_version(&lane.name, &version.name, |name| entries.is_some_and(|e| e.get(name).is_some()));
-    let disabled = match &lane.entry {
-        Some(entry) if !entry.enabled => " (the lane is disabled)",
-        _ => "",
-    };
     let origin = match own {
         Some(entry) => format!("{entry}: {}", verdict(version)),
         None if version.key_prefix == normal.key_prefix => {
@@ -39,7 +38,14 @@ fn origin(lane: &Lane, version: &Limit, normal: &Limit, document: &Value) -> Str
         None if matches!(version.verdict, LimitVerdict::TurnAway) => verdict(version),
         None => "normal values, own counters".to_owned(),
     };
-    format!("{origin}{disabled}")
+    format!("{origin}{}", disabled(lane))
+}
+
+fn disabled(lane: &Lane) -> &'static str {
+    match &lane.entry {
+        Some(entry) if !entry.enabled => " (the lane is disabled)",
+        _ => "",
+    }
 }
 
 fn verdict(limit: &Limit) -> String {

@@ -8,7 +8,8 @@
 //! - **Near the limit** little: a life of at most `drift` of the window, and over all nodes at most `drift` of the
 //!   limit unspent. With `drift` at 1 % that is what is not admitted for it.
 //! - **Far from it** more, since nothing is rejected there: lives grow as less of the window is used (what leaves `life` late is
-//!   as much less), and each node may have its share of a quarter of what is left.
+//!   as much less), and each node may have its share of a quarter of what is left. But a subject that asks for all of its
+//!   limit is only far from it until the window has filled, and what is dated late by then leaves late: it is near from the start.
 //! - When there is less than was asked for, the life is cut in proportion, for so the asker's demand will spend it.
 //!
 //! The same arithmetic stands in `lua/lease.lua`.
@@ -21,7 +22,7 @@ use crate::units::{Timestamp, micros};
 use crate::window::{Algorithm, Calendar, MAX_LIMIT, Window};
 
 /// The longest life of a lease. A quiet user's few requests in that time then cost one question.
-pub const MAX_LIFE: Duration = Duration::from_secs(30);
+pub const MAX_LIFE: Duration = Duration::from_secs(120);
 /// The shortest. What is granted for less may have ended before its answer has come.
 pub const MIN_LIFE: Duration = Duration::from_millis(50);
 /// All of a limit, in the millionths that [`LeaseAsk::drift`] counts in.
@@ -29,7 +30,7 @@ const WHOLE: u64 = 1_000_000;
 /// Windows count as no longer than this, so that products stay exact in a Lua number: eleven days.
 const LONGEST_MS: u64 = 1_000_000_000;
 
-const MAX_LIFE_MS: u32 = 30_000;
+const MAX_LIFE_MS: u32 = 120_000;
 const MIN_LIFE_MS: u64 = 50;
 
 /// A node ends what it may spend early by one part in so many. The kernel of a disciplined clock slews it by 500 us a
@@ -128,7 +129,7 @@ impl LeaseAsk {
             }
             algorithm => {
                 let used = ((capacity - u64::from(remaining).min(capacity)) * WHOLE / capacity).max(1);
-                let longest = drift * span(window.per()) / used;
+                let longest = (drift * span(window.per()) / used).min(self.longest_for_demand(window));
                 match algorithm {
                     Algorithm::FixedWindow { timezone } => {
                         let calendar = Calendar::of(window.per(), timezone);
@@ -139,6 +140,15 @@ impl LeaseAsk {
                 }
             }
         }
+    }
+
+    /// The same, if all nodes go on as this one: `drift` of the time in which they fill the window, for by then what is
+    /// dated late is missed; or of the window, when they fill it sooner.
+    fn longest_for_demand(self, window: &Window) -> u64 {
+        let share = u64::from(window.capacity()) / u64::from(self.nodes);
+        let fills_ms = share * u64::from(self.life_ms) / u64::from(self.tokens);
+        let per_ms = micros(window.per()) / 1000;
+        u64::from(self.drift) * fills_ms.max(per_ms).min(LONGEST_MS) / WHOLE
     }
 
     /// The most tokens for one node.
@@ -181,8 +191,17 @@ mod tests {
 
     #[test]
     fn far_from_the_limit_a_node_gets_its_share_of_a_quarter_of_what_is_left() {
-        assert_eq!(of_a_minute(HOT, 6000), Some((150, 2501)), "and the time that it takes to spend them");
+        let hasty = LeaseAsk { tokens: 200, life_ms: 300, ..HOT };
+        assert_eq!(of_a_minute(hasty, 6000), Some((150, 225)), "and the time that it takes to spend them");
         assert_eq!(of_a_minute(QUIET, 6000), Some((5, 30_000)), "or all that it wants");
+    }
+
+    #[test]
+    fn who_asks_for_all_of_the_limit_is_near_it_from_the_start() {
+        // 600 ms of 256 in 4,267 ms
+        assert_eq!(of_a_minute(HOT, 6000), Some((35, 584)));
+        // a hundredth of the ten minutes in which this one fills it
+        assert_eq!(of_a_minute(LeaseAsk { tokens: 300, nodes: 1, ..QUIET }, 6000), Some((60, 6_000)));
     }
 
     #[test]
@@ -206,14 +225,14 @@ mod tests {
     fn a_window_so_short_that_the_lease_would_end_on_its_way_has_none() {
         let second = sliding(1000, Duration::from_secs(1));
         assert_eq!(fit(HOT, &second, 100), None);
-        assert!(fit(HOT, &second, 1000).is_some());
+        assert!(fit(LeaseAsk { nodes: 1, ..HOT }, &second, 1000).is_some());
     }
 
     #[test]
     fn every_window_bounds_it() {
         let (minute, hour) = (sliding(6000, MINUTE), sliding(200_000, MINUTE * 60));
-        let both = HOT.fit([(&minute, 6000), (&hour, 40)].into_iter(), Timestamp::default()).unwrap();
-        assert_eq!(both.tokens, 40);
+        let both = HOT.fit([(&minute, 6000), (&hour, 20)].into_iter(), Timestamp::default()).unwrap();
+        assert_eq!(both.tokens, 20);
     }
 
     #[test]

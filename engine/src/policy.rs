@@ -13,10 +13,12 @@ use regex_lite::Regex;
 
 use crate::window::Window;
 
+mod breakers;
 mod commands;
 mod document;
 mod duration;
 mod error;
+mod failures;
 mod inherit;
 mod json;
 mod keys;
@@ -25,6 +27,7 @@ mod limits;
 mod matches;
 mod names;
 mod read;
+mod resilience;
 mod responses;
 mod share;
 mod store;
@@ -36,6 +39,7 @@ pub use duration::written;
 pub use error::PolicyError;
 pub use inherit::own_version;
 pub use read::{field_path, item_path};
+pub use resilience::{Breaker, BreakerVerdict};
 pub use share::Share;
 
 /// A whole policy.
@@ -49,12 +53,14 @@ pub struct Policy {
     pub commands: Vec<Command>,
     /// What clients get to see.
     pub responses: Responses,
+    /// What is likely a slip, though nothing is wrong: said to the operator, and no reason to refuse the policy.
+    pub warnings: Vec<PolicyError>,
 }
 
 /// The name of the lane of real users.
 pub const NORMAL: &str = "normal";
 
-/// One lane with its limits.
+/// One lane with its limits and breakers.
 #[derive(Clone, Debug)]
 pub struct Lane {
     /// Its name: [`NORMAL`], or as written.
@@ -63,6 +69,8 @@ pub struct Lane {
     pub entry: Option<LaneEntry>,
     /// What applies in it, in the order of the limits' names.
     pub limits: Vec<Limit>,
+    /// What guards its calls, in the order of their commands; see [`Lane::breaker`].
+    pub breakers: Vec<Breaker>,
 }
 
 /// How requests come into a lane.

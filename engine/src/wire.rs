@@ -121,7 +121,7 @@ fn is_take(operation: &Operation) -> bool {
 pub struct DecideResponse {
     /// [`VERSION`].
     pub version: u32,
-    /// How many nodes there are, as far as the store knows: those that asked within the last 45 seconds.
+    /// How many nodes there are, as far as the store knows: those that asked within the last 150 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<u32>,
     /// One for each check, in their order.

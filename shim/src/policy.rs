@@ -3,7 +3,7 @@
 //! The file is read once a second and compared with what was read before. Notifications of the file system and
 //! modification times are cheaper and wrong: Kubernetes swaps a symbolic link two folders above, and a file can
 //! be written twice within the same tick of its clock. A policy that is refused changes nothing: the one before
-//! goes on, and every error is logged.
+//! goes on, and every error is logged. What is only likely a slip is logged too, and the policy holds.
 //!
 //! `lanekeeper check` reads files the same way. The few lines for YAML stand here again, because the two programs
 //! must not know each other and the engine, which is built into the plugin, has no YAML.
@@ -21,7 +21,7 @@ use prometheus_client::metrics::family::Family;
 use serde_json::Value;
 use serde_saphyr::UserMessageFormatter;
 use serde_saphyr::options::DuplicateKeyPolicy;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// The longest file, in bytes. The policy itself is bounded as JSON; YAML has comments and indentation too.
 const MAX_FILE: u64 = 4 * MAX_BYTES as u64;
@@ -68,6 +68,7 @@ impl PolicyFile {
         let path = path.into();
         let seen = read(&path);
         let policy = judge(&path, &seen)?;
+        warn_of_slips(&path, &policy);
         let reloads = Family::default();
         for outcome in [Reload::loaded, Reload::refused] {
             let _: &Counter = &reloads.get_or_create(&Reloaded { outcome });
@@ -90,6 +91,7 @@ impl PolicyFile {
         let outcome = match judge(&self.path, &now) {
             Ok(policy) => {
                 info!(file = %self.path.display(), "the policy has changed");
+                warn_of_slips(&self.path, &policy);
                 *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
                 Reload::loaded
             }
@@ -142,6 +144,12 @@ fn judge(path: &Path, text: &Result<String, String>) -> Result<Policy, PolicyFil
     policy.map_err(|errors| PolicyFileError {
         lines: errors.iter().map(|error| format!("{name}: {error}")).collect(),
     })
+}
+
+fn warn_of_slips(path: &Path, policy: &Policy) {
+    for warning in &policy.warnings {
+        warn!("{}: {warning}", path.display());
+    }
 }
 
 fn parse_yaml(text: &str) -> Result<Value, String> {

@@ -20,6 +20,11 @@ impl Running {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        Self::of(child)
+    }
+
+    /// One that was started; returns it and the line it printed.
+    fn of(child: Child) -> (Self, String) {
         let mut running = Self(child);
         let mut line = String::new();
         BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -91,6 +96,28 @@ fn does_not_start_with_a_policy_that_has_errors_and_says_them_all() {
     for path in ["policy.yaml: version: 2: ", "policy.yaml: responses.rejected_status: 200: "] {
         assert!(stderr.contains(path), "{stderr}");
     }
+}
+
+#[test]
+fn starts_with_a_policy_that_has_a_slip_and_logs_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = folder.path().join("policy.yaml");
+    std::fs::write(&policy, "version: 1\nresilience: {account.get: {}}\n").unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_lanekeeper-shim"))
+        .args(["--listen", "127.0.0.1:0", "--store", "memory", "--policy"])
+        .arg(&policy)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut running, line) = Running::of(child);
+    assert!(line.starts_with("listening on "), "{line}");
+    kill_process(Pid::from_child(&running.0), Signal::TERM).unwrap();
+    assert!(running.0.wait().unwrap().success());
+    let mut log = String::new();
+    running.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    let warning = "policy.yaml: resilience[\"account.get\"]: {}: guards nothing: `commands` does not name `account.get`";
+    assert!(log.lines().any(|line| line.contains("WARN") && line.contains(warning)), "{log}");
 }
 
 #[test]

@@ -25,12 +25,13 @@ fn shadow_entry() -> LaneEntry {
 }
 
 fn policy(entries: &[(&str, LaneEntry)]) -> Policy {
-    let lane = |name: &str, entry| Lane { name: name.into(), entry, limits: Vec::new() };
+    let lane =
+        |name: &str, entry| Lane { name: name.into(), entry, limits: Vec::new(), breakers: Vec::new() };
     let mut lanes = vec![lane(NORMAL, None)];
     lanes.extend(entries.iter().map(|(name, entry)| lane(name, Some(entry.clone()))));
     let responses =
         Responses { draft_headers: true, legacy_headers: false, rejected_status: 429, body: Body::Problem };
-    Policy { lanes, store: None, commands: Vec::new(), responses }
+    Policy { lanes, store: None, commands: Vec::new(), responses, warnings: Vec::new() }
 }
 
 fn sorted(entry: LaneEntry, source: &str, pairs: &[(&str, &str)]) -> Sorting {

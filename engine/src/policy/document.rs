@@ -2,18 +2,21 @@
 
 use serde_json::Value;
 
-use super::json::Unique;
+use super::json::{self, NoJson};
 use super::limits::Surroundings;
 use super::matches::Known;
 use super::read::{Node, Report};
 use super::words::is_longer_than;
-use super::{OnFailure, Policy, PolicyError, Responses, commands, inherit, lanes, responses, store};
+use super::{
+    OnFailure, Policy, PolicyError, Responses, commands, inherit, lanes, resilience, responses, store,
+};
 
 /// The longest policy, in bytes of JSON. Each worker reads it while it serves requests.
 pub const MAX_BYTES: usize = 1024 * 1024;
 
-const SECTIONS: &[&str] = &["version", "lanes", "store", "commands", "rate_limits", "responses"];
-const LATER: &[&str] = &["resilience", "telemetry"];
+const SECTIONS: &[&str] =
+    &["version", "lanes", "store", "commands", "rate_limits", "resilience", "responses"];
+const LATER: &[&str] = &["telemetry"];
 
 impl Policy {
     /// Reads a policy of version 1 from JSON of at most [`MAX_BYTES`] bytes.
@@ -23,9 +26,11 @@ impl Policy {
         if bytes.len() > MAX_BYTES {
             return Err(vec![too_long()]);
         }
-        match serde_json::from_slice(bytes) {
-            Ok(Unique(value)) => Self::from_value(&value),
-            Err(error) => Err(vec![of_document(format!("must be JSON: {error}"))]),
+        match json::read(bytes) {
+            Ok(value) => Self::from_value(&value),
+            Err(NoJson { path, error }) => {
+                Err(vec![PolicyError { path, ..of_document(format!("must be JSON: {error}")) }])
+            }
         }
     }
 
@@ -39,6 +44,8 @@ impl Policy {
     /// | windows of a limit | 1 to 16, of 1 to 10^9 requests in 1ms to 366d |
     /// | keys x windows, over all limits of all lanes | at most 65,536 |
     /// | commands | at most 1000 |
+    /// | entries in `resilience` | at most 1000 |
+    /// | breakers, over all lanes | at most 2048 |
     /// | names | 1 to 64 letters, digits, `_` and `-` |
     ///
     /// On failure all errors are there, one at least, each naming its path, its value and what is allowed.
@@ -48,9 +55,9 @@ impl Policy {
         }
         let report = Report::default();
         let policy = read(&Node::root(value, &report));
-        let mut errors = report.into_errors();
+        let (mut errors, warnings) = report.into_findings();
         match policy {
-            Some(policy) if errors.is_empty() => Ok(policy),
+            Some(policy) if errors.is_empty() => Ok(Policy { warnings, ..policy }),
             _ => {
                 if errors.is_empty() {
                     // No reading function gives up without a note; a slip in one must not pass for a policy.
@@ -81,12 +88,21 @@ fn read(root: &Node<'_>) -> Option<Policy> {
         commands: Known(commands::names(commands_at.as_ref())),
         on_failure: store.iter().flatten().next().map_or(OnFailure::Local, |(_, on_failure)| *on_failure),
     };
+    let breakers = fields.get("resilience").map_or_else(
+        || Some(Vec::new()),
+        |node| resilience::read(&node, &drafts, &around.commands.0, &commands::places(commands_at.as_ref())),
+    );
     let lanes = inherit::read(fields.get("rate_limits").as_ref(), drafts, &around);
     let responses = fields.or("responses", Responses::default(), |node| responses::read(&node));
+    let mut lanes = lanes?;
+    for (lane, breakers) in lanes.iter_mut().zip(breakers?) {
+        lane.breakers = breakers;
+    }
     Some(Policy {
-        lanes: lanes?,
+        lanes,
         store: store?.map(|(store, _)| store),
         commands: commands?,
         responses: responses?,
+        warnings: Vec::new(),
     })
 }

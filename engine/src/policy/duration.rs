@@ -23,14 +23,25 @@ impl Node<'_> {
     /// A share from 0% to 100%. A bare 0 is nothing in any unit; any other number needs its sign, for 1 could
     /// be meant for 1% as well as for all.
     pub(super) fn percent(&self) -> Option<Share> {
-        let share = if self.value().as_f64() == Some(0.0) {
-            Some(Share::NONE)
-        } else {
-            self.value().as_str().and_then(parse_percent)
-        };
-        share.or_else(|| {
+        self.share().or_else(|| {
             self.refuse("must be a percentage from 0% to 100% with at most four decimals, such as 1% or 0.5%")
         })
+    }
+
+    /// A share above nothing, up to 100%: of that, nothing at all would always be there.
+    pub(super) fn rate(&self) -> Option<Share> {
+        self.share().filter(|share| *share > Share::NONE).or_else(|| {
+            self.refuse(
+                "must be a percentage above 0% and up to 100% with at most four decimals, such as 50% or 0.5%",
+            )
+        })
+    }
+
+    fn share(&self) -> Option<Share> {
+        match self.value().as_f64() {
+            Some(0.0) => Some(Share::NONE),
+            _ => self.value().as_str().and_then(parse_percent),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// One error of a policy.
+/// One error of a policy, or what is likely one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PolicyError {
     /// Where: `rate_limits.ads.windows[0].per`. Empty for the document itself.

@@ -70,10 +70,13 @@ pub(super) fn read<'a>(
         node.demand(resolver.counters(&drafts) <= MAX_COUNTERS, most)?;
     }
     resolver.refuse_shared_store_keys(&drafts);
-    let normal = Lane { name: NORMAL.to_owned(), entry: None, limits: resolver.limits(None) };
+    let normal =
+        Lane { name: NORMAL.to_owned(), entry: None, limits: resolver.limits(None), breakers: Vec::new() };
     let named = drafts.into_iter().map(|draft| {
         let limits = resolver.limits(Some(&draft));
-        draft.checked.map(|(entry, _)| Lane { name: draft.name.to_owned(), entry: Some(entry), limits })
+        let lane =
+            |entry| Lane { name: draft.name.to_owned(), entry: Some(entry), limits, breakers: Vec::new() };
+        draft.checked.map(|(entry, _)| lane(entry))
     });
     std::iter::once(Some(normal)).chain(named).collect()
 }

@@ -69,6 +69,17 @@ pub(super) fn entry_name(name: &str, node: &Node<'_>) -> Option<()> {
     )
 }
 
+/// The name of a command that the operator gave to the entry at `node`.
+pub(super) fn command_entry_name(command: &str, node: &Node<'_>) -> Option<()> {
+    node.demand(
+        is_command_name(command),
+        format_args!(
+            "needs another name: the command's, of 1 to {MAX_NAME} letters, digits, _, - or dots, and a letter or digit \
+             first; in a lane, <lane>.<command>"
+        ),
+    )
+}
+
 impl<'a> Node<'a> {
     /// A name as of lanes, limits and keys.
     pub(super) fn name(&self) -> Option<&'a str> {

@@ -17,24 +17,31 @@ use super::words::{did_you_mean, listed, shown};
 /// The longest text that a policy may hold, in bytes.
 pub(super) const MAX_TEXT: usize = 1024;
 
-/// The errors found so far.
+/// What was found so far.
 #[derive(Default)]
-pub(super) struct Report(Cell<Vec<PolicyError>>);
+pub(super) struct Report {
+    errors: Cell<Vec<PolicyError>>,
+    warnings: Cell<Vec<PolicyError>>,
+}
 
 impl Report {
-    pub(super) fn add(&self, error: PolicyError) {
-        let mut errors = self.0.take();
-        errors.push(error);
-        self.0.set(errors);
+    /// All errors, and all warnings.
+    pub(super) fn into_findings(self) -> (Vec<PolicyError>, Vec<PolicyError>) {
+        (each_once(self.errors.into_inner()), each_once(self.warnings.into_inner()))
     }
+}
 
-    /// All errors, each once: a field that lanes inherit is read once for each of them.
-    pub(super) fn into_errors(self) -> Vec<PolicyError> {
-        let mut errors = self.0.into_inner();
-        let mut seen = BTreeSet::new();
-        errors.retain(|error| seen.insert(error.clone()));
-        errors
-    }
+fn add(findings: &Cell<Vec<PolicyError>>, finding: PolicyError) {
+    let mut all = findings.take();
+    all.push(finding);
+    findings.set(all);
+}
+
+/// A field that others inherit is read once for each of them.
+fn each_once(mut findings: Vec<PolicyError>) -> Vec<PolicyError> {
+    let mut seen = BTreeSet::new();
+    findings.retain(|finding| seen.insert(finding.clone()));
+    findings
 }
 
 /// The path of the field `name` of the object at `path`, as errors write it.
@@ -76,8 +83,16 @@ impl<'a> Node<'a> {
 
     /// Notes what is wrong with this value.
     pub(super) fn note(&self, problem: impl Display) {
-        let (path, value) = (self.path.clone(), shown(self.value));
-        self.report.add(PolicyError { path, value, problem: problem.to_string() });
+        add(&self.report.errors, self.finding(problem));
+    }
+
+    /// Notes what is likely wrong with this value.
+    pub(super) fn warn(&self, problem: impl Display) {
+        add(&self.report.warnings, self.finding(problem));
+    }
+
+    fn finding(&self, problem: impl Display) -> PolicyError {
+        PolicyError { path: self.path.clone(), value: shown(self.value), problem: problem.to_string() }
     }
 
     /// Notes what is wrong with this value, and gives up on it.
@@ -112,7 +127,7 @@ impl<'a> Node<'a> {
                 child().note(format_args!("is an unknown field; allowed: {}{hint}", listed(allowed)));
             }
         }
-        Some(Fields { node: self.clone(), map, base: None, strange })
+        Some(Fields { node: self.clone(), map, bases: Vec::new(), strange })
     }
 
     /// The entries of an object whose field names the operator chose: 1 to `most`, in the order of their names.
@@ -241,15 +256,16 @@ fn whole(value: &Value) -> Option<u32> {
 pub(super) struct Fields<'a> {
     node: Node<'a>,
     map: &'a Map<String, Value>,
-    base: Option<(Node<'a>, &'a Map<String, Value>)>,
+    /// What they inherit from, the nearest first.
+    bases: Vec<(Node<'a>, &'a Map<String, Value>)>,
     /// Some fields do not belong here, which is noted.
     strange: bool,
 }
 
 impl<'a> Fields<'a> {
-    /// Takes what these fields leave out from `base`, if that is an object.
+    /// Takes what these fields, and what they inherit from already, leave out from `base`, if that is an object.
     pub(super) fn inherit(mut self, base: &Node<'a>) -> Self {
-        self.base = base.value.as_object().map(|map| (base.clone(), map));
+        self.bases.extend(base.value.as_object().map(|map| (base.clone(), map)));
         self
     }
 
@@ -260,22 +276,33 @@ impl<'a> Fields<'a> {
 
     /// The field, where it is written: here, or else in what these fields inherit from.
     pub(super) fn get(&self, name: &str) -> Option<Node<'a>> {
-        let base = self.base.as_ref().map(|(node, map)| (node, *map));
-        std::iter::once((&self.node, self.map)).chain(base).find_map(|(node, map)| {
+        self.places(name).next()
+    }
+
+    /// Everywhere the field is written: here, and then in what these fields inherit from.
+    fn places(&self, name: &str) -> impl Iterator<Item = Node<'a>> {
+        let bases = self.bases.iter().map(|(node, map)| (node, *map));
+        std::iter::once((&self.node, self.map)).chain(bases).filter_map(move |(node, map)| {
             map.get(name).map(|value| node.child(value, field_path(&node.path, name)))
         })
+    }
+
+    /// The fields of the object that is the field `name`, if it is there. What it leaves out, it takes from the
+    /// object of that name in what these fields inherit from.
+    pub(super) fn inner(&self, name: &str, allowed: &'static [&'static str]) -> Option<Option<Fields<'a>>> {
+        let mut places = self.places(name);
+        let Some(own) = places.next() else { return Some(None) };
+        let own = own.fields(allowed, &[])?;
+        Some(Some(places.fold(own, |fields, base| fields.inherit(&base))))
     }
 
     /// A field that must be there; `hint` ends the error when it is not.
     pub(super) fn need(&self, name: &str, hint: &str) -> Option<Node<'a>> {
         self.get(name).or_else(|| {
-            let owner = self.base.as_ref().map_or(&self.node, |(base, _)| base);
+            let owner = self.bases.last().map_or(&self.node, |(base, _)| base);
             let problem = format!("is required{hint}");
-            owner.report.add(PolicyError {
-                path: field_path(&owner.path, name),
-                value: String::new(),
-                problem,
-            });
+            let path = field_path(&owner.path, name);
+            add(&owner.report.errors, PolicyError { path, value: String::new(), problem });
             None
         })
     }

@@ -7,10 +7,12 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 use super::*;
 
 mod any;
+mod breakers;
 mod document;
 mod lanes;
 mod limits;
 mod matches;
+mod resilience;
 mod store;
 mod versions;
 mod windows;

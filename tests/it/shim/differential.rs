@@ -26,7 +26,7 @@ use tokio::runtime::Runtime;
 use crate::support::{HOUR, SECOND, bucket, counter, fixed, log, ready_store, sliding, zoned};
 
 const KEYS: usize = 4;
-const MAX_LIFE_MS: u32 = 30_000;
+const MAX_LIFE_MS: u32 = 120_000;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -447,7 +447,14 @@ fn the_script_tells_a_wait_of_centuries_to_the_microsecond() {
     let side = Side::start(Redis::start().unwrap());
     let ask = |cost| Step::Ask {
         spend_within: Duration::ZERO,
-        checks: vec![vec![Question { key: 0, list: 0, operation: Operation::Take, cost, at_least: None, lease: None }]],
+        checks: vec![vec![Question {
+            key: 0,
+            list: 0,
+            operation: Operation::Take,
+            cost,
+            at_least: None,
+            lease: None,
+        }]],
     };
     let window = bucket(1, MAX_PER, 284);
     for _ in 0..16 {

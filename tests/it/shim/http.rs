@@ -89,7 +89,7 @@ async fn names_the_field_of_a_lease_or_of_a_return_that_is_wrong() {
         ("/lease/tokens", json!(0), format!("{lease}.tokens")),
         ("/lease/tokens", json!(1_000_000_001), format!("{lease}.tokens")),
         ("/lease/life_ms", json!(0), format!("{lease}.life_ms")),
-        ("/lease/life_ms", json!(30_001), format!("{lease}.life_ms")),
+        ("/lease/life_ms", json!(120_001), format!("{lease}.life_ms")),
         ("/lease/drift", json!(0), format!("{lease}.drift")),
         ("/lease/drift", json!(1_000_001), format!("{lease}.drift")),
         ("/lease/nodes", json!(0), format!("{lease}.nodes")),

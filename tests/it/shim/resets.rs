@@ -60,5 +60,5 @@ async fn a_late_return_takes_nothing_from_whom_redis_charged_after_a_reset() {
     let is_there: bool = redis::cmd("EXISTS").arg(&unknown).query(&mut connection).unwrap();
     assert!(!is_there, "what is not known is not made by a reset");
     let left_ms: i64 = redis::cmd("PTTL").arg(&reset).query(&mut connection).unwrap();
-    assert!((1..=30_001).contains(&left_ms), "{left_ms}");
+    assert!((1..=120_001).contains(&left_ms), "{left_ms}");
 }

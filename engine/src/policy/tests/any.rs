@@ -41,6 +41,21 @@ fn any_json() -> impl Strategy<Value = Value> {
             "shards",
             "consume",
             "on_success",
+            "resilience",
+            "default",
+            "command",
+            "failure_rate",
+            "slow_call",
+            "over",
+            "rate",
+            "backoff",
+            "factor",
+            "max",
+            "failures",
+            "grpc",
+            "5xx",
+            "disabled",
+            "shadow.x",
             "shadow",
             "shadow_x",
             "x",
@@ -122,6 +137,23 @@ pub(super) fn full() -> Value {
             },
             "shadow_ads_voucher_rate_limit": {"windows": [{"limit": 5000, "per": "1m"}]},
         },
+        "resilience": {
+            "default": {
+                "window": "10s",
+                "min_calls": 20,
+                "failure_rate": "50%",
+                "slow_call": {"over": "2s", "rate": "80%"},
+                "open_for": "5s",
+                "backoff": {"factor": 2, "max": "1m"},
+                "half_open_calls": 5,
+                "max_concurrent": 0,
+                "failures": [
+                    "5xx", "connect", "reset", "timeout", {"grpc": ["UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED"]},
+                ],
+            },
+            "account.core.get_account": {"max_concurrent": 200},
+            "shadow.account.core.get_account": {"failure_rate": "30%", "max_concurrent": 50},
+        },
         "responses": {"headers": ["draft", "legacy"], "rejected_status": 429, "body": "problem"},
     })
 }
@@ -131,6 +163,8 @@ fn the_example_of_the_language_loads() {
     let policy = loaded(&full());
     assert_eq!(policy.lanes.len(), 2);
     assert_eq!(policy.lanes[1].limits[0].key_prefix, "shadow_ads_voucher");
+    assert_eq!(policy.lanes[1].breakers[0].title, "shadow.account.core.get_account");
+    assert_eq!(policy.warnings, []);
 }
 
 /// How many values there are in `value`, itself included.

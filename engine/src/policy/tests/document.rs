@@ -19,8 +19,8 @@ fn every_error_is_told_at_once_with_its_path_its_value_and_what_is_allowed() {
             "responses": {"rejected_status": 200},
         }),
         &[
-            "rate_limts: {}: is an unknown field; allowed: version, lanes, store, commands, rate_limits, responses; \
-             did you mean `rate_limits`?",
+            "rate_limts: {}: is an unknown field; allowed: version, lanes, store, commands, rate_limits, \
+             resilience, responses; did you mean `rate_limits`?",
             "version: 2: must be 1",
             "store.timeout: \"20\": must be a duration from 1ms to 10s: a whole number and its unit, ms, s, m, h or d",
             "rate_limits[\"bad name\"]: {\"keys\":{\"all\":{\"constant\":\"global\"}},\"windows\":[{\"limit\":1…: \
@@ -37,7 +37,7 @@ fn every_error_is_told_at_once_with_its_path_its_value_and_what_is_allowed() {
 
 #[test]
 fn the_document_must_be_an_object_with_a_version() {
-    let fields = "must be an object with the fields version, lanes, store, commands, rate_limits, responses";
+    let fields = "must be an object with the fields version, lanes, store, commands, rate_limits, resilience, responses";
     check(json!(null), &[&format!("policy: null: {fields}")]);
     check(json!([]), &[&format!("policy: []: {fields}")]);
     check(json!("version: 1"), &[&format!("policy: \"version: 1\": {fields}")]);
@@ -47,13 +47,10 @@ fn the_document_must_be_an_object_with_a_version() {
 
 #[test]
 fn what_this_version_does_not_have_is_refused_and_not_ignored() {
-    let later = "is not supported by this version; supported: version, lanes, store, commands, rate_limits, responses";
+    let later = "is not supported by this version; supported: version, lanes, store, commands, rate_limits, resilience, responses";
     check(
-        json!({"version": 1, "resilience": {"default": {}}, "telemetry": {"access_log": true}}),
-        &[
-            &format!("resilience: {{\"default\":{{}}}}: {later}"),
-            &format!("telemetry: {{\"access_log\":true}}: {later}"),
-        ],
+        json!({"version": 1, "telemetry": {"access_log": true}}),
+        &[&format!("telemetry: {{\"access_log\":true}}: {later}")],
     );
 }
 
@@ -64,6 +61,10 @@ fn empty_sections_are_refused() {
     check(
         json!({"version": 1, "rate_limits": {}}),
         &[&format!("rate_limits: {{}}: {empty} entry, or leave it out")],
+    );
+    check(
+        json!({"version": 1, "resilience": {}}),
+        &[&format!("resilience: {{}}: {empty} entry, or leave it out")],
     );
     check(json!({"version": 1, "commands": []}), &[&format!("commands: []: {empty} item, or leave it out")]);
     check(
@@ -108,7 +109,11 @@ fn json_that_is_none_or_says_a_name_twice_is_refused_with_its_line() {
     assert_eq!(problem("version: 1"), "policy: must be JSON: expected value at line 1 column 1");
     assert_eq!(
         problem("{\"version\": 1,\n\"version\": 1}"),
-        "policy: must be JSON: the name \"version\" stands twice in an object at line 2 column 9"
+        "version: must be JSON: the name \"version\" stands twice in an object at line 2 column 9"
+    );
+    assert_eq!(
+        problem(r#"{"commands": [{}, {"match": {"a.b": 1, "a.b": 2}}]}"#),
+        "commands[1].match[\"a.b\"]: must be JSON: the name \"a.b\" stands twice in an object at line 1 column 44"
     );
     assert!(Policy::from_json(b"\xff").is_err());
     assert!(Policy::from_json("[".repeat(100_000).as_bytes()).is_err(), "depth is bounded");

@@ -8,6 +8,8 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
+mod breakers;
+
 /// The files of one test, in a folder of its own.
 struct Files(TempDir);
 
@@ -170,10 +172,14 @@ fn what_yaml_would_change_silently_is_refused_or_kept() {
 #[test]
 fn a_text_that_is_no_yaml_or_says_a_name_twice_is_refused_with_its_line() {
     for (yaml, error) in [
-        ("version: 1\nversion: 1\n", ":2: policy: cannot be read as YAML: duplicate mapping key `version`"),
+        ("version: 1\nversion: 1\n", ":2: version: cannot be read as YAML: duplicate mapping key `version`"),
         (
             "rate_limits:\n  a: {}\n  b: {}\n  a: {}\n",
-            ":4: policy: cannot be read as YAML: duplicate mapping key `a`",
+            ":4: rate_limits.a: cannot be read as YAML: duplicate mapping key `a`",
+        ),
+        (
+            "resilience:\n  shadow.a: {}\n  shadow.a: {}\n",
+            ":3: resilience[\"shadow.a\"]: cannot be read as YAML: duplicate mapping key `shadow.a`",
         ),
         ("version: 1\n---\nversion: 1\n", ":3: policy: cannot be read as YAML: only single YAML document"),
         ("version: [\n", ":1: policy: cannot be read as YAML: "),
@@ -216,7 +222,7 @@ fn json_is_read_as_the_plugin_reads_it() {
     assert_eq!(out("good.json"), "good.json: good: lanes normal; 0 limits, 0 commands\n");
     assert_eq!(
         out("twice.json"),
-        "twice.json:1: policy: must be JSON: the name \"version\" stands twice in an object at line 2 column 9\n1 error\n"
+        "twice.json:1: version: must be JSON: the name \"version\" stands twice in an object at line 2 column 9\n1 error\n"
     );
     assert_eq!(out("wrong.json"), "wrong.json:2: version: 2: must be 1\n1 error\n");
     assert_eq!(files.check(&["yaml.json"]).status, Some(1));
