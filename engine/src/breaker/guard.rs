@@ -93,12 +93,12 @@ impl Guard {
 
     /// A call comes.
     pub(super) fn enter(&mut self, site: Site<'_>) -> Result<Entered, CellsBroken> {
-        self.look(site)?;
         self.is_in_use = true;
+        let is_young = self.look(site)?;
         match self.view.door(&self.settings, site.now) {
             Door::Shut(why, wait) => Ok(Entered::Out(why, wait)),
             Door::Free if self.has_place(site) => Ok(Entered::In(self.let_in(Role::Call))),
-            Door::Free if self.is_full(site) => Ok(Entered::Out(Why::Full, AGAIN_SOON)),
+            Door::Free if is_young && self.is_full(site) => Ok(Entered::Out(Why::Full, AGAIN_SOON)),
             Door::Free | Door::Stuck => self.ask(site),
         }
     }
@@ -159,15 +159,23 @@ impl Guard {
         }
     }
 
-    /// Sees to it that the view is young enough, and that the others know what they should.
-    fn look(&mut self, site: Site<'_>) -> Result<(), CellsBroken> {
+    /// Tells the others what they should know, and sees to it that the view is young; but not where it does not matter:
+    /// nobody opens a breaker before its time, and who asks the record itself need not look before. Says whether it is.
+    fn look(&mut self, site: Site<'_>) -> Result<bool, CellsBroken> {
         if self.is_unpublished(site.now) {
-            return self.publish(site);
+            self.publish(site)?;
         }
-        let is_old = self.seen_at.is_none_or(|seen_at| site.now >= seen_at.plus(LOOK_AFTER));
-        // nobody opens it before its time
-        let is_shut = matches!(self.view.door(&self.settings, site.now), Door::Shut(Why::Open, _));
-        if is_old && !is_shut { self.read(site) } else { Ok(()) }
+        let is_young = self.seen_at.is_some_and(|seen_at| site.now < seen_at.plus(LOOK_AFTER));
+        let matters = match self.view.door(&self.settings, site.now) {
+            Door::Free => self.has_place(site),
+            Door::Shut(why, _) => why != Why::Open,
+            Door::Stuck => false,
+        };
+        if is_young || !matters {
+            return Ok(is_young);
+        }
+        self.read(site)?;
+        Ok(true)
     }
 
     /// Whether what just ended is to be told at once.

@@ -3,11 +3,10 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use super::*;
-#[cfg(target_arch = "wasm32")]
-use wasm_bindgen_test::wasm_bindgen_test as test;
 
 mod against_model;
 mod bulkhead;
+mod bytes;
 mod control;
 mod explored;
 mod model;
