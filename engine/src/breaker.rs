@@ -105,6 +105,7 @@ pub enum Why {
 
 /// What a call that may go brings back when it has ended.
 #[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Clone))]
 #[must_use = "a call that has ended, however it did, must leave"]
 pub struct Permit {
     id: u64,
@@ -205,6 +206,7 @@ fn reaches(count: u32, all: u32, rate: Share) -> bool {
 
 /// One worker's side of the node's breakers.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Breakers {
     secret: (u64, u64),
     worker: u64,

@@ -39,6 +39,7 @@ fn every_path_that_the_documents_name_is_there() {
         "ARCHITECTURE.md",
         "CHANGELOG.md",
         "docs/algorithms.md",
+        "docs/breakers.md",
         "docs/leases.md",
         "docs/performance.md",
         PEERS,

@@ -167,7 +167,7 @@ impl Guard {
         let is_old = self.seen_at.is_none_or(|seen_at| site.now >= seen_at.plus(LOOK_AFTER));
         // nobody opens it before its time
         let is_shut = matches!(self.view.door(&self.settings, site.now), Door::Shut(Why::Open, _));
-        if is_old && (!is_shut || self.seen_at.is_none()) { self.read(site) } else { Ok(()) }
+        if is_old && !is_shut { self.read(site) } else { Ok(()) }
     }
 
     /// Whether what just ended is to be told at once.
@@ -179,7 +179,7 @@ impl Guard {
         }
         match self.settings.control {
             Control::ForceClosed => false,
-            _ => is_bad || ends_run || self.view.would_trip(&self.tally, &self.settings, now),
+            _ => is_bad || ends_run || self.view.would_trip(&self.tally, &self.settings),
         }
     }
 

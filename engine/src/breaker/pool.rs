@@ -1,8 +1,9 @@
 //! The breakers of a node, which its workers share.
 //!
 //! What workers share is a map whose entries are never freed, so there is a fixed number of slots with a fixed number
-//! of seats. A breaker that finds none takes that of the one written longest ago, which begins anew as Closed: of
-//! a thousand nodes with a thousand breakers each, one has a slot where that happens. Bytes of another make read as an empty slot.
+//! of seats. A breaker that finds none takes that of the one written longest ago, which begins anew as Closed. With as
+//! many breakers as a policy may have (2,048) that happens on one node of ten million. Bytes of another make read as an
+//! empty slot.
 
 use std::hash::{Hash, Hasher};
 
@@ -13,8 +14,8 @@ use crate::local::{ATTEMPTS, Cells, CellsBroken};
 
 /// How many slots a node has.
 const SLOTS: u32 = 1024;
-/// How many breakers a slot holds: 8,192 in all.
-const SEATS: usize = 8;
+/// How many breakers a slot holds: few have more than one or two.
+const SEATS: usize = 16;
 
 /// Where a breaker is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,10 +108,10 @@ mod tests {
     fn the_breaker_written_longest_ago_makes_way() {
         let ids = |bytes: &[u8]| seats(bytes).map(|seat| seat.id).collect::<Vec<_>>();
         let fill = |bytes: Vec<u8>, id: u64| with(&bytes, id, &Record::default());
-        let full = (0..8).fold(Vec::new(), fill);
-        assert_eq!(ids(&full), [7, 6, 5, 4, 3, 2, 1, 0]);
+        let full = (0..16).fold(Vec::new(), fill);
+        assert_eq!(ids(&full), [15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0]);
         let used = fill(full, 0);
-        assert_eq!(ids(&fill(used, 8)), [8, 0, 7, 6, 5, 4, 3, 2]);
+        assert_eq!(ids(&fill(used, 16)), [16, 0, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2]);
     }
 
     #[test]

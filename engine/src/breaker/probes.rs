@@ -32,17 +32,17 @@ impl Probes {
     pub(super) fn end(&mut self, counts: Option<Counts>) {
         match counts {
             Some(counts) => self.ended.add(counts),
-            None => self.taken = self.taken.saturating_sub(1).max(self.ended.calls),
+            None => self.taken = self.taken.saturating_sub(1),
         }
     }
 
-    /// When it is given up if nothing more is heard.
-    pub(super) fn given_up_at(&self, settings: &Settings) -> Timestamp {
-        self.last_at.plus(settings.open_for.max(settings.slow_call.over))
+    /// Whether so much time has passed since the last was let through that those which are missing are given up.
+    pub(super) fn are_given_up(&self, settings: &Settings, now: Timestamp) -> bool {
+        !self.has_room(settings) && now >= self.last_at.plus(settings.open_for.max(settings.slow_call.over))
     }
 
     /// What they have shown, once those that are missing cannot change it.
-    pub(super) fn verdict(&self, settings: &Settings, now: Timestamp) -> Option<Cause> {
+    pub(super) fn verdict(&self, settings: &Settings) -> Option<Cause> {
         let all = settings.half_open_calls;
         let missing = all.saturating_sub(self.ended.calls);
         let is_bad = |count: u32, rate| reaches(count, all, rate);
@@ -55,8 +55,6 @@ impl Probes {
             Some(Cause::ProbesSlow)
         } else if !could_be_bad(failures, failure_rate) && !could_be_bad(slow, slow_rate) {
             Some(Cause::ProbesSucceeded)
-        } else if !self.has_room(settings) && now >= self.given_up_at(settings) {
-            Some(Cause::ProbesUnanswered)
         } else {
             None
         }

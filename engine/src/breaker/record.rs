@@ -83,7 +83,8 @@ impl Record {
             Phase::Open { until, .. } if now < until => Door::Shut(Why::Open, until.since(now)),
             Phase::Open { .. } => Door::Stuck,
             Phase::HalfOpen { probes, .. } => {
-                if probes.has_room(settings) || probes.verdict(settings, now).is_some() {
+                let is_due = probes.verdict(settings).is_some() || probes.are_given_up(settings, now);
+                if probes.has_room(settings) || is_due {
                     Door::Stuck
                 } else {
                     Door::Shut(Why::HalfOpen, super::AGAIN_SOON)
@@ -104,7 +105,11 @@ impl Record {
                 let probes = Probes { last_at: now, ..Probes::default() };
                 Some(self.turn(Phase::HalfOpen { attempt, probes }, Cause::Waited, now))
             }
-            Phase::HalfOpen { .. } => self.conclude(settings, now, chance),
+            Phase::HalfOpen { attempt, probes } => self.conclude(settings, now, chance).or_else(|| {
+                let again =
+                    || self.open(attempt.saturating_add(1), Cause::ProbesUnanswered, settings, now, chance);
+                probes.are_given_up(settings, now).then(again)
+            }),
         }
     }
 
@@ -120,7 +125,8 @@ impl Record {
         }
     }
 
-    /// Counts what a worker saw while it was closed, in this generation.
+    /// Counts what a worker saw while it was closed, in this generation. Whether it trips is judged as of the last call's
+    /// end: that a worker tells of it later changes nothing.
     pub(super) fn count(
         &mut self,
         tally: &Tally,
@@ -132,17 +138,17 @@ impl Record {
             return None;
         }
         self.window.fit(settings.window);
-        self.window.merge(&tally.window, now);
+        self.window.merge(&tally.window, tally.last_at);
         let longest = tally.run.longest_after(self.run);
         self.run = tally.run.after(self.run);
-        let cause = trips(settings, self.window.total(now), longest)?;
+        let cause = trips(settings, self.window.total(tally.last_at), longest)?;
         Some(self.open(1, cause, settings, now, chance))
     }
 
     /// Whether it would trip if that were counted now.
-    pub(super) fn would_trip(&self, tally: &Tally, settings: &Settings, now: Timestamp) -> bool {
-        let mut total = self.window.total(now);
-        total.add(tally.window.total(now));
+    pub(super) fn would_trip(&self, tally: &Tally, settings: &Settings) -> bool {
+        let mut total = self.window.total(tally.last_at);
+        total.add(tally.window.total(tally.last_at));
         trips(settings, total, tally.run.longest_after(self.run)).is_some()
     }
 
@@ -161,7 +167,7 @@ impl Record {
 
     fn conclude(&mut self, settings: &Settings, now: Timestamp, chance: u32) -> Option<Turn> {
         let Phase::HalfOpen { attempt, probes } = self.phase else { return None };
-        let cause = probes.verdict(settings, now)?;
+        let cause = probes.verdict(settings)?;
         Some(match cause {
             Cause::ProbesSucceeded => self.turn(Phase::Closed, cause, now),
             _ => self.open(attempt.saturating_add(1), cause, settings, now, chance),

@@ -16,8 +16,10 @@ pub(super) struct Tally {
     pub(super) window: Window,
     pub(super) run: Run,
     calls: u32,
-    /// When the first of them ended.
+    /// When the first of them ended,
     since: Timestamp,
+    /// and when the last.
+    pub(super) last_at: Timestamp,
 }
 
 impl Tally {
@@ -31,6 +33,7 @@ impl Tally {
             self.since = now;
         }
         self.calls = self.calls.saturating_add(1);
+        self.last_at = now;
         self.window.fit(window);
         self.window.count(counts, now);
         self.run.count(counts.failures > 0);

@@ -6,8 +6,11 @@ use super::*;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+mod against_model;
 mod bulkhead;
 mod control;
+mod explored;
+mod model;
 mod sharing;
 mod states;
 
@@ -50,6 +53,7 @@ impl Cells for Shared {
 }
 
 /// Some workers, on a clock of their own that starts late enough for windows to lie behind it.
+#[derive(Clone)]
 struct Node {
     shared: Shared,
     workers: Vec<Breakers>,
@@ -91,6 +95,13 @@ impl Node {
             now: Timestamp::from_micros(3_600_000_000),
             chance: 0,
         }
+    }
+
+    /// All that it is, but for how it came about.
+    fn print(&self) -> String {
+        let cells = self.shared.cells.borrow();
+        let bytes: Vec<&Vec<u8>> = cells.values().map(|(bytes, _)| bytes).collect();
+        format!("{bytes:?} {:?} {:?}", self.workers, self.now)
     }
 
     fn pass(&mut self, span: Duration) {

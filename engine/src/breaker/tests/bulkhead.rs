@@ -120,6 +120,25 @@ fn a_worker_that_was_taken_for_dead_waits_for_places_like_the_others() {
 }
 
 #[test]
+fn places_ahead_of_a_worker_that_was_taken_for_dead_are_not_its_own_any_more() {
+    let mut node = node(2, 8);
+    node.call(0, Outcome::Ignored);
+    node.pass(Duration::from_secs(6));
+    let _held: Vec<Permit> = (0..8).map(|_| node.let_in(1)).collect();
+    assert_eq!(node.why(0), Some(Why::Full));
+}
+
+#[test]
+fn a_place_that_was_not_renewed_is_renewed_before_it_is_used() {
+    let mut node = node(2, 8);
+    node.call(0, Outcome::Ignored);
+    node.pass(Duration::from_secs(6));
+    let _held = node.let_in(0);
+    let _others: Vec<Permit> = (0..7).map(|_| node.let_in(1)).collect();
+    assert_eq!(node.why(1), Some(Why::Full));
+}
+
+#[test]
 fn an_idle_worker_reserves_nothing_and_has_nothing_due() {
     let mut node = node(2, 1000);
     node.call(0, SUCCESS);

@@ -46,6 +46,30 @@ fn a_lost_race_never_loses_a_trip() {
 }
 
 #[test]
+fn a_success_ends_the_run_of_all_workers() {
+    let mut node = Node::new(2, Settings { consecutive_failures: NonZeroU32::new(3), ..settings() });
+    node.calls(0, 2, FAILURE);
+    node.call(0, SUCCESS);
+    node.calls(1, 2, FAILURE);
+    assert_eq!(node.state(1), State::Closed);
+    node.call(0, FAILURE);
+    assert_eq!(node.state(0), State::Open);
+}
+
+#[test]
+fn what_a_worker_kept_to_itself_counts_for_nothing_in_a_later_state() {
+    let open_for = MOMENT;
+    let mut node = Node::new(2, Settings { open_for, half_open_calls: 1, ..settings() });
+    node.calls(1, 10, SUCCESS);
+    node.trip();
+    node.pass(open_for);
+    node.call(0, SUCCESS);
+    assert_eq!(node.state(0), State::Closed);
+    node.calls(1, 10, FAILURE);
+    assert_eq!(node.state(1), State::Closed, "10 calls, and not 20");
+}
+
+#[test]
 fn probes_are_counted_over_all_workers() {
     let mut node = Node::new(4, Settings { half_open_calls: 3, ..settings() });
     node.trip();

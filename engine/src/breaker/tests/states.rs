@@ -164,6 +164,18 @@ fn probes_that_are_never_answered_open_it_again() {
 }
 
 #[test]
+fn a_late_answer_counts_if_nobody_has_come_meanwhile_and_given_it_up() {
+    let mut node = probing(2);
+    let probes = [node.let_in(0), node.let_in(0)];
+    node.pass(Duration::from_secs(3600));
+    for probe in probes {
+        assert_eq!(node.state(0), State::HalfOpen);
+        node.leave(0, probe, SUCCESS);
+    }
+    assert_eq!(node.state(0), State::Closed);
+}
+
+#[test]
 fn what_ends_in_a_later_state_says_nothing() {
     let mut node = Node::new(1, Settings { half_open_calls: 1, ..settings() });
     let early: Vec<Permit> = (0..30).map(|_| node.let_in(0)).collect();
