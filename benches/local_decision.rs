@@ -10,6 +10,7 @@ use std::num::NonZeroU32;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use lanekeeper_benches::ordinary::{headers, policy};
+use lanekeeper_engine::breaker::Entry;
 use lanekeeper_engine::headers::Headers;
 use lanekeeper_engine::lane::parse_source;
 use lanekeeper_engine::local::{Cells, CellsBroken, LocalCounters};
@@ -35,7 +36,13 @@ impl Cells for Map {
 
 fn decide(policy: &Policy, headers: &Headers, cells: &Map, now: Timestamp) -> Step {
     let client = || parse_source(b"203.0.113.7:1");
-    let facts = Facts { headers, client: &client, chance: &|| 0 };
+    let facts = Facts {
+        headers,
+        client: &client,
+        chance: &|| 0,
+        now: Timestamp::default(),
+        enter: &|_, _, _| Entry::Pass(None),
+    };
     let (mut request, _) = Request::arrive(policy, &facts);
     let counters = LocalCounters::new((1, 2));
     let answers = request.checks().map(|check| counters.decide(cells, check, NonZeroU32::MIN, now)).collect();

@@ -9,8 +9,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::breaker::{self, Why};
 use crate::counter::WindowVerdict;
-use crate::policy::{Body, Limit, LimitVerdict, OnFailure, PolicyItem, Responses, written};
+use crate::policy::{Body, Breaker, Limit, LimitVerdict, OnFailure, PolicyItem, Responses, written};
 use crate::window::Window;
 
 /// Tells that the store did not decide, and what stood in for it: `local`, `open` or `closed`.
@@ -61,6 +62,20 @@ pub enum Refusal<'a> {
         limit: &'a Limit,
         /// The key's name.
         key: &'a str,
+    },
+    /// Its lane has no entry of its own for its command's breaker, and the lane says `fallback: reject`.
+    CommandTurnedAway {
+        /// The breaker.
+        breaker: &'a Breaker,
+    },
+    /// Its command's breaker does not let it go.
+    Broken {
+        /// The breaker.
+        breaker: &'a Breaker,
+        /// The lane's name.
+        lane: &'a str,
+        /// What the breaker says.
+        refusal: breaker::Refusal,
     },
     /// The store could not decide, and a limit says `on_failure: closed`.
     FailedClosed,
@@ -160,14 +175,21 @@ struct Problem<'a> {
     hit: Option<Hit<'a>>,
 }
 
-/// What a problem says of the window that rejected.
+/// What a problem says of what rejected.
 #[derive(Serialize)]
-struct Hit<'a> {
-    #[serde(rename = "violated-policies")]
-    violated_policies: [&'a str; 1],
-    limit: &'a str,
-    key: &'a str,
-    window: &'a str,
+#[serde(untagged)]
+enum Hit<'a> {
+    Window {
+        #[serde(rename = "violated-policies")]
+        violated_policies: [&'a str; 1],
+        limit: &'a str,
+        key: &'a str,
+        window: &'a str,
+    },
+    Breaker {
+        breaker: &'a str,
+        lane: &'a str,
+    },
 }
 
 impl Problem<'_> {
@@ -228,7 +250,7 @@ pub fn over_limit(
         title: "Request cannot be satisfied as assigned quota has been exceeded",
         status: responses.rejected_status,
         detail: &detail,
-        hit: Some(Hit { violated_policies: [policy], limit, key, window: &window }),
+        hit: Some(Hit::Window { violated_policies: [policy], limit, key, window: &window }),
     };
     let problem = problem.to_json();
     let details = "lanekeeper_over_limit";
@@ -251,6 +273,14 @@ pub fn refusal(responses: &Responses, refusal: &Refusal<'_>, grpc: bool) -> Repl
             let detail = format!("limit {} cannot tell the {key} of this request", limit.title);
             (400, 3, "lanekeeper_missing_key", "Bad Request", detail)
         }
+        Refusal::CommandTurnedAway { breaker } => {
+            let detail =
+                format!("there is no breaker {}, and its lane goes nowhere without one", breaker.title);
+            (403, 7, "lanekeeper_lane_without_entry", "Forbidden", detail)
+        }
+        Refusal::Broken { breaker, lane, refusal } => {
+            return broken(responses, breaker, lane, *refusal, grpc);
+        }
         Refusal::FailedClosed => {
             let detail = "the limits of this request cannot be checked now".to_owned();
             (503, 14, "lanekeeper_failed_closed", "Service Unavailable", detail)
@@ -270,6 +300,39 @@ pub fn refusal(responses: &Responses, refusal: &Refusal<'_>, grpc: bool) -> Repl
     let problem = Problem { kind, title, status, detail: &detail, hit: None }.to_json();
     let reply = Reply { status, grpc_status, details, headers, body: detail };
     reply.with_body(responses.body, grpc, &title.to_ascii_lowercase(), problem)
+}
+
+/// The answer to a request that its command's breaker did not let go.
+fn broken(
+    responses: &Responses,
+    breaker: &Breaker,
+    lane: &str,
+    refusal: breaker::Refusal,
+    grpc: bool,
+) -> Reply {
+    let title = &breaker.title;
+    let (details, detail) = match refusal.why {
+        Why::Open => ("lanekeeper_breaker_open", format!("breaker {title} of lane {lane} is open")),
+        Why::HalfOpen => (
+            "lanekeeper_breaker_half_open",
+            format!("breaker {title} of lane {lane} is half-open, and its probes are under way"),
+        ),
+        Why::Full => (
+            "lanekeeper_bulkhead_full",
+            format!("as many calls of {title} of lane {lane} are under way as may be"),
+        ),
+        Why::Forced => (
+            "lanekeeper_breaker_forced_open",
+            format!("breaker {title} of lane {lane} is held open by its operator"),
+        ),
+    };
+    let headers = vec![("retry-after", seconds(refusal.retry_after).max(1).to_string())];
+    let (status, name) = (503, "Service Unavailable");
+    let hit = Some(Hit::Breaker { breaker: title, lane });
+    let problem =
+        Problem { kind: Some(REDUCED_CAPACITY), title: name, status, detail: &detail, hit }.to_json();
+    let reply = Reply { status, grpc_status: 14, details, headers, body: detail };
+    reply.with_body(responses.body, grpc, &name.to_ascii_lowercase(), problem)
 }
 
 impl Reply {

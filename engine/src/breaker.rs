@@ -48,7 +48,7 @@ const AGAIN_SOON: Duration = Duration::from_secs(1);
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// The states of a breaker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
     /// Calls go through.
     Closed,
@@ -56,6 +56,17 @@ pub enum State {
     Open,
     /// A few calls go through, to see whether the upstream is well again.
     HalfOpen,
+}
+
+impl State {
+    /// As logs and metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Closed => "closed",
+            State::Open => "open",
+            State::HalfOpen => "half_open",
+        }
+    }
 }
 
 /// Whether a call may go.
@@ -80,7 +91,7 @@ pub struct Refusal {
 }
 
 /// What turns a call away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Why {
     /// The breaker is open.
     Open,

@@ -12,44 +12,35 @@
 //!     +-- turned away by the policy itself -----------------> Rejected
 //! ```
 //!
-//! Limits that are enforced form one check, all or nothing. A limit in dry run has a check of its own, so that
+//! A breaker is asked first: a call that it turns away costs no limit anything. Limits that are enforced form one check, all or nothing. A limit in dry run has a check of its own, so that
 //! its refusal neither rejects the request nor keeps the others from being charged. The keys of limits with
 //! `consume: on_success` are only looked at; what they are owed once the answer has succeeded stands on the
 //! request's bill.
 
-use std::net::IpAddr;
-
 use crate::answer::{self, AnswerHeader, Refusal, Reply, Shown, ShownWindow};
-use crate::headers::Headers;
 use crate::lane::{self, HeaderEdit};
 use crate::matcher::Target;
 use crate::policy::{Limit, LimitVerdict, OnFailure, OnMissingKey, Policy, Share};
 use crate::refusals::Refusals;
 use crate::subject::store_keys;
-use crate::units::Timestamp;
 use crate::wire::{Check, CheckAnswer, MAX_CHECKS, MAX_KEYS};
 
 mod bill;
+mod facts;
+mod guarded;
 mod known;
 mod limit;
 mod question;
 mod tally;
 
 use bill::Bill;
-pub use bill::{Account, AnswerFacts, Charge, ChargeEnd, Counters, End};
+pub use bill::{Account, Charge, ChargeEnd, Counters, End};
+pub use facts::{AnswerFacts, EndFacts, Facts};
+pub use guarded::{EndedCall, VIA_UPSTREAM};
+use guarded::{Guarded, Guarding};
 pub use known::Spending;
 use question::Question;
 pub use tally::{Judge, Outcome, Tally};
-
-/// What the outside knows about a request.
-pub struct Facts<'a> {
-    /// Its headers, as the client sent them.
-    pub headers: &'a Headers,
-    /// The client's trusted address; asked for only where a rule needs it.
-    pub client: &'a dyn Fn() -> Option<IpAddr>,
-    /// An even draw from all of `u32`; asked for only where a limit is enforced in part.
-    pub chance: &'a dyn Fn() -> u32,
-}
 
 /// What to do next with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +73,7 @@ pub struct Request {
     grpc: bool,
     state: State,
     bill: Bill,
+    guarded: Option<Guarded>,
     tallies: Vec<Tally>,
 }
 
@@ -105,6 +97,7 @@ impl Request {
             grpc: bill::is_grpc(content_type),
             state: State::Admitted { headers: Vec::new() },
             bill: Bill::default(),
+            guarded: None,
             tallies: Vec::new(),
         };
         let step = if sorting.turned_away {
@@ -214,11 +207,13 @@ impl Request {
 
     /// The headers of its answer pass. Gives what is to be charged for it now, which is seldom anything.
     pub fn answer_began(&mut self, facts: &AnswerFacts<'_>) -> Vec<Charge> {
+        self.call_answered(facts);
         self.bill.answer_began(facts)
     }
 
     /// The trailers of its answer pass; `trailer` gives the first value of one, and is asked only where it matters.
     pub fn answer_trailers(&mut self, trailer: &dyn Fn(&str) -> Option<Vec<u8>>) {
+        self.call_trailers(trailer);
         self.bill.answer_trailers(trailer);
     }
 
@@ -234,10 +229,14 @@ impl Request {
 
     fn ask(&mut self, policy: &Policy, facts: &Facts<'_>) -> Step {
         let Some(lane) = policy.lanes.get(self.lane) else { return Step::Continue };
-        if lane.limits.is_empty() {
+        if lane.limits.is_empty() && lane.breakers.is_empty() {
             return Step::Continue;
         }
         let target = Target::new(facts.headers, &policy.commands);
+        match guarded::guard((self.lane, lane), &target, facts) {
+            Guarding::Passes(guarded) => self.guarded = guarded,
+            Guarding::Refuses(refusal) => return self.reject(policy, &refusal),
+        }
         let mut enforced = Question::empty(false);
         let mut questions = Vec::new();
         for (index, limit) in lane.limits.iter().enumerate().filter(|(_, limit)| limit.applies_to(&target)) {

@@ -44,6 +44,7 @@ pub(crate) enum Buffer {
 /// Log levels.
 #[derive(Clone, Copy)]
 pub(crate) enum Level {
+    Info = 2,
     Warn = 3,
     Error = 4,
 }
@@ -117,6 +118,7 @@ unsafe extern "C" {
     fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, metric: *mut u32) -> u32;
     fn proxy_increment_metric(metric: u32, by: i64) -> u32;
+    fn proxy_record_metric(metric: u32, value: u64) -> u32;
 }
 
 #[link(wasm_import_module = "wasi_snapshot_preview1")]
@@ -347,9 +349,24 @@ pub(crate) fn set_shared_data(key: &str, value: &[u8], version: Option<u32>) -> 
 
 /// A counter of this name, the same in every VM. Each call makes another number for it: keep the first.
 pub(crate) fn define_counter(name: &str) -> HostResult<u32> {
+    define_metric(0, name)
+}
+
+/// The same for a gauge.
+pub(crate) fn define_gauge(name: &str) -> HostResult<u32> {
+    define_metric(1, name)
+}
+
+/// Sets a gauge.
+pub(crate) fn record(gauge: u32, value: u64) -> HostResult<()> {
+    // SAFETY: plain numbers
+    check("record_metric", unsafe { proxy_record_metric(gauge, value) })
+}
+
+fn define_metric(kind: u32, name: &str) -> HostResult<u32> {
     let mut metric = 0_u32;
     // SAFETY: pointers and sizes are those of a live slice and a live number
-    let status = unsafe { proxy_define_metric(0, name.as_ptr(), name.len(), &raw mut metric) };
+    let status = unsafe { proxy_define_metric(kind, name.as_ptr(), name.len(), &raw mut metric) };
     check("define_metric", status).map(|()| metric)
 }
 

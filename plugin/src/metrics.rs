@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use lanekeeper_engine::batch::Call;
+use lanekeeper_engine::breaker::{State, Why};
 use lanekeeper_engine::lane::NORMAL_LANE;
 use lanekeeper_engine::policy::Policy;
 use lanekeeper_engine::request::{Account, ChargeEnd, Judge, Outcome, Tally};
@@ -40,12 +41,16 @@ enum Event {
     Call(CallEnd),
     Renewals,
     ReturnedTokens,
+    TurnedAway { lane: usize, breaker: usize, why: Why, is_enforced: bool },
+    Transition { lane: usize, breaker: usize, to: State },
 }
 
-/// The counters of one root.
+/// The counters of one root, and the gauges of its breakers.
 #[derive(Default)]
 pub(crate) struct Metrics {
     defined: BTreeMap<Event, Option<u32>>,
+    /// By the lane and the breaker.
+    states: BTreeMap<(usize, usize), Option<u32>>,
 }
 
 impl Metrics {
@@ -101,6 +106,46 @@ impl Metrics {
         self.add(Event::ReturnedTokens, returned, name);
     }
 
+    /// A breaker has turned a call away, or would have.
+    pub(crate) fn turned_away(&mut self, policy: &Policy, at: (usize, usize), why: Why, is_enforced: bool) {
+        let (lane, breaker) = at;
+        self.count(Event::TurnedAway { lane, breaker, why, is_enforced }, || {
+            let outcome = if is_enforced { "rejected" } else { "dry_run" };
+            let (place, why) = (place(policy, at)?, why_name(why));
+            Some(format!("lanekeeper.breaker_refusals_total.{place}.outcome.{outcome}.reason.{why}"))
+        });
+    }
+
+    /// A breaker has been asked for the first time, and this is its state.
+    pub(crate) fn first_asked(&mut self, policy: &Policy, at: (usize, usize), state: State) {
+        if !self.states.contains_key(&at) {
+            self.set_state(policy, at, state);
+        }
+    }
+
+    /// A breaker has changed its state, on behalf of all workers.
+    pub(crate) fn transition(&mut self, policy: &Policy, at: (usize, usize), to: State) {
+        let (lane, breaker) = at;
+        self.count(Event::Transition { lane, breaker, to }, || {
+            let (place, to) = (place(policy, at)?, to.name());
+            Some(format!("lanekeeper.breaker_transitions_total.{place}.to.{to}"))
+        });
+        self.set_state(policy, at, to);
+    }
+
+    fn set_state(&mut self, policy: &Policy, at: (usize, usize), state: State) {
+        let define = || host::define_gauge(&format!("lanekeeper.breaker_state.{}", place(policy, at)?)).ok();
+        if let Some(gauge) = self.states.entry(at).or_insert_with(define) {
+            let number = match state {
+                State::Closed => 0,
+                State::HalfOpen => 1,
+                State::Open => 2,
+            };
+            // a gauge that cannot be set must not keep a request from its decision
+            let _ = host::record(*gauge, number);
+        }
+    }
+
     fn count(&mut self, event: Event, name: impl FnOnce() -> Option<String>) {
         self.add(event, 1, name);
     }
@@ -114,6 +159,20 @@ impl Metrics {
             // a counter that cannot count must not keep a request from its decision
             let _ = host::increment(*counter, more);
         }
+    }
+}
+
+fn place(policy: &Policy, (lane, breaker): (usize, usize)) -> Option<String> {
+    let lane = policy.lanes.get(lane)?;
+    Some(format!("lane.{}.command.{}", lane.name, lane.breakers.get(breaker)?.command))
+}
+
+fn why_name(why: Why) -> &'static str {
+    match why {
+        Why::Open => "open",
+        Why::HalfOpen => "half_open",
+        Why::Full => "full",
+        Why::Forced => "forced",
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::rc::Rc;
 
+use lanekeeper_engine::breaker::Breakers;
 use lanekeeper_engine::ledger::Ledger;
 use lanekeeper_engine::local::LocalCounters;
 use lanekeeper_engine::policy::Policy;
@@ -13,17 +14,20 @@ use lanekeeper_engine::units::Timestamp;
 use lanekeeper_engine::wire::{Check, CheckAnswer};
 
 use crate::cells::{COUNTERS, secret_key};
-use crate::host::{self, Buffer, HostError};
+use crate::host::{self, Buffer, HostError, Level};
 use crate::metrics::Metrics;
 use crate::stream::Stream;
 
 mod answering;
+mod breakers;
 mod charges;
 mod leases;
 mod store;
+mod timer;
 
 use answering::Answering;
 use store::StoreLink;
+use timer::Timer;
 
 /// How the first field of a protobuf `Struct` begins. Envoy 1.40 hands one over as it is, and not as JSON.
 const PROTOBUF_STRUCT: &[u8] = b"\x0a";
@@ -43,6 +47,10 @@ pub(crate) struct Active {
     pub(crate) policy: Rc<Policy>,
     pub(crate) metrics: Metrics,
     counters: LocalCounters,
+    breakers: Breakers,
+    /// The latest moment that the clock was read.
+    last_seen: Timestamp,
+    timer: Timer,
     store: Option<StoreLink>,
     /// What need not be asked, since the store has charged it in advance. None where each decision is the store's.
     ledger: Option<Ledger>,
@@ -78,10 +86,21 @@ impl Root {
         let drift = policy.store.as_ref().and_then(|store| NonZeroU32::new(store.max_drift.millionths()));
         // what is charged in advance goes back under numbers that no other worker draws; without chance nothing is
         let ledger = drift.and_then(|drift| Some(Ledger::new(secret, getrandom::u64().ok()?, drift)));
+        for warning in &policy.warnings {
+            host::log(Level::Warn, &format!("lanekeeper: {warning}"));
+        }
+        // calls that are under way have their permits from the breakers that were there before
+        let breakers = self.active.take().map(|before| before.breakers);
+        // without chance two workers have one number, and together the places of one
+        let breakers =
+            breakers.unwrap_or_else(|| Breakers::new(secret, getrandom::u64().unwrap_or_default()));
         let active = Active {
             policy: Rc::new(policy),
             metrics: Metrics::default(),
             counters,
+            breakers,
+            last_seen: Timestamp::default(),
+            timer: Timer::default(),
             store,
             ledger,
             refusals: Refusals::new(secret),
@@ -96,6 +115,7 @@ impl Root {
         let now = host::now();
         if let Some(active) = &mut self.active {
             let mut answering = Answering::new(self.context, streams);
+            active.look_after_breakers(now);
             active.give_up(now, &mut answering);
             active.pump(now, &mut answering);
             active.rest();

@@ -1,10 +1,11 @@
 //! One request and its answer.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use lanekeeper_engine::answer::{AnswerHeader, LEGACY_REMAINING, Reply};
 use lanekeeper_engine::lane::{HeaderEdit, parse_source};
-use lanekeeper_engine::request::{AnswerFacts, Charge, End, Facts, Request, Step};
+use lanekeeper_engine::request::{AnswerFacts, Charge, End, EndFacts, Facts, Request, Step, VIA_UPSTREAM};
 use lanekeeper_engine::units::Timestamp;
 
 use crate::host::{self, HostError, Level, Map};
@@ -50,9 +51,13 @@ impl Stream {
         let client = || host::property(&["source", "address"]).and_then(|address| parse_source(&address));
         // without chance a limit that is enforced in part is enforced
         let chance = || getrandom::u32().unwrap_or(0);
-        let facts = Facts { headers: &headers, client: &client, chance: &chance };
-        let policy = Rc::clone(&active.policy);
-        let (request, arrival) = Request::arrive(&policy, &facts);
+        let (policy, now) = (Rc::clone(&active.policy), host::now());
+        let (request, arrival) = {
+            let active = RefCell::new(&mut *active);
+            let enter = |at, owner: &str, settings: &_| active.borrow_mut().enter(at, owner, settings, now);
+            let facts = Facts { headers: &headers, client: &client, chance: &chance, now, enter: &enter };
+            Request::arrive(&policy, &facts)
+        };
         for lane in arrival.forged {
             active.metrics.forged(&policy, lane);
         }
@@ -61,7 +66,7 @@ impl Stream {
             arrival.edits.iter().try_for_each(apply).ok()?;
         }
         let request = self.request.insert(Box::new(request));
-        Some(match settle(id, request, active, arrival.step, host::now()) {
+        Some(match settle(id, request, active, arrival.step, now) {
             Verdict::Pass => Action::Continue,
             Verdict::Waits => Action::Pause,
             Verdict::Refused(reply) => {
@@ -92,8 +97,13 @@ impl Stream {
             }
         }
         let from_upstream = || code_details().as_deref() == Some(VIA_UPSTREAM);
-        let header = |name: &str| host::header(Map::Response, name);
-        let facts = AnswerFacts { from_upstream: &from_upstream, header: &header };
+        // a breaker asks for several: all at once cost the host as much as one
+        let all = if request.is_guarded() { host::headers(Map::Response).ok().flatten() } else { None };
+        let header = |name: &str| match &all {
+            Some(all) => all.first(name).map(<[u8]>::to_vec),
+            None => host::header(Map::Response, name),
+        };
+        let facts = AnswerFacts { from_upstream: &from_upstream, header: &header, now: &host::now };
         charge(root, request.answer_began(&facts));
     }
 
@@ -106,8 +116,10 @@ impl Stream {
 
     /// It is over.
     pub(crate) fn done(mut self, root: &mut Root) {
-        if let Some(request) = &mut self.request {
-            charge(root, request.ended(&end));
+        let Some(request) = &mut self.request else { return };
+        charge(root, request.ended(&end));
+        if let Some(active) = root.active() {
+            leave(request, active);
         }
     }
 
@@ -153,10 +165,19 @@ fn settle(id: u32, request: &mut Request, active: &mut Active, step: Step, now: 
             Step::Count => active.count(request, now),
         };
     };
+    if matches!(verdict, Verdict::Refused(_)) {
+        // the call does not go: another may have its place
+        leave(request, active);
+    }
     for tally in request.take_tallies() {
         active.metrics.decision(&active.policy, request.lane(), tally);
     }
     verdict
+}
+
+/// Tells the request's breaker what came of it.
+fn leave(request: &mut Request, active: &mut Active) {
+    active.leave(request, &EndFacts { details: &code_details, client_left: &client_left });
 }
 
 /// Charges for an answer that has succeeded.
@@ -166,9 +187,6 @@ fn charge(root: &mut Root, charges: Vec<Charge>) {
     }
 }
 
-/// What Envoy says of an answer that is its upstream's, and whole.
-const VIA_UPSTREAM: &[u8] = b"via_upstream";
-
 /// The bits of Envoy's response flags that put the end down to the client: its connection ended (DC), it broke the
 /// protocol (DPE), it reset the stream (DR).
 const CLIENT_LEFT: i64 = 1 << 14 | 1 << 18 | 1 << 28;
@@ -177,10 +195,14 @@ fn code_details() -> Option<Vec<u8>> {
     host::property(&["response", "code_details"])
 }
 
+fn client_left() -> bool {
+    let flags = host::property(&["response", "flags"]).and_then(|flags| flags.try_into().ok());
+    flags.map_or(0, i64::from_le_bytes) & CLIENT_LEFT != 0
+}
+
 /// How the stream of the running callback has ended.
 fn end() -> End {
-    let flags = host::property(&["response", "flags"]).and_then(|flags| flags.try_into().ok());
-    if flags.map_or(0, i64::from_le_bytes) & CLIENT_LEFT != 0 {
+    if client_left() {
         End::ClientLeft
     } else if code_details().as_deref() == Some(VIA_UPSTREAM) {
         End::Complete

@@ -99,17 +99,21 @@ impl Vm {
     /// A context ends. A stream that waits is forgotten: what was charged for it stays charged. `false` from a root
     /// that has something under way, and will say when it has not.
     pub(crate) fn done(&mut self, context: u32) -> bool {
+        self.stream_done(context);
+        self.roots.get_mut(&context).is_none_or(Root::done)
+    }
+
+    fn stream_done(&mut self, context: u32) {
         if let Some(stream) = self.streams.remove(&context)
             && let Some(root) = self.roots.get_mut(&stream.root())
         {
             stream.done(root);
         }
-        self.roots.get_mut(&context).is_none_or(Root::done)
     }
 
-    /// A context is gone.
+    /// A context is gone. A host that said nothing of its end says so now.
     pub(crate) fn delete(&mut self, context: u32) {
-        self.streams.remove(&context);
+        self.stream_done(context);
         self.roots.remove(&context);
     }
 

@@ -15,7 +15,7 @@
 //! A client that leaves amid an answer that has not failed pays for it: else all that a client had to do to be
 //! served for nothing were to hang up after the last byte, and before the trailers.
 
-use super::Judge;
+use super::{AnswerFacts, Judge};
 use crate::headers::Headers;
 use crate::policy::OnFailure;
 use crate::wire::{Check, CheckAnswer};
@@ -93,14 +93,6 @@ impl From<&CheckAnswer> for ChargeEnd {
             CheckAnswer::Failed { .. } => ChargeEnd::Failed,
         }
     }
-}
-
-/// What is known of an answer when its headers pass; asked for only where it matters.
-pub struct AnswerFacts<'a> {
-    /// Whether the upstream made it, and not a filter or the proxy.
-    pub from_upstream: &'a dyn Fn() -> bool,
-    /// The first value of one of its headers.
-    pub header: &'a dyn Fn(&str) -> Option<Vec<u8>>,
 }
 
 /// How a stream ended.
@@ -206,7 +198,7 @@ impl Stage {
     }
 }
 
-const GRPC_STATUS: &str = "grpc-status";
+pub(super) const GRPC_STATUS: &str = "grpc-status";
 const OK: u32 = 0;
 const UNKNOWN: u32 = 2;
 
@@ -224,10 +216,10 @@ pub(super) fn is_grpc(content_type: &[u8]) -> bool {
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-fn grpc_status(text: &[u8]) -> u32 {
+pub(super) fn grpc_status(text: &[u8]) -> u32 {
     number(text).unwrap_or(UNKNOWN)
 }
 
-fn number(text: &[u8]) -> Option<u32> {
+pub(super) fn number(text: &[u8]) -> Option<u32> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }

@@ -3,9 +3,10 @@
 //! Either decides all of its checks or none. But a dry run that is known to refuse is no obstacle to the others: while a
 //! limit is tried out on its busiest clients, their other limits would cost a question each else.
 
-use super::{Judge, Policy, Question, Refusals, Request, State, Step, Timestamp};
+use super::{Judge, Policy, Question, Refusals, Request, State, Step};
 use crate::ledger::{Ledger, Spent};
 use crate::local::Cells;
+use crate::units::Timestamp;
 use crate::wire::{Check, CheckAnswer, StoreError};
 
 /// What a ledger makes of a request.

@@ -1,9 +1,12 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::breaker::Entry;
 use crate::counter::STORE_BUCKETS;
+use crate::headers::Headers;
 use crate::lane::parse_source;
 use crate::policy::Cost;
+use crate::units::Timestamp;
 use crate::wire::{DecideRequest, StoreError, WindowAnswer};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -44,8 +47,16 @@ fn with_limits(store: bool, more: Value) -> Policy {
 fn arrive(policy: &Policy, pairs: &[(&str, &str)]) -> (Request, Step) {
     let headers = Headers::from_pairs(pairs.iter().copied());
     let client = || parse_source(b"10.0.0.1:1");
-    let (request, arrival) =
-        Request::arrive(policy, &Facts { headers: &headers, client: &client, chance: &|| 0 });
+    let (request, arrival) = Request::arrive(
+        policy,
+        &Facts {
+            headers: &headers,
+            client: &client,
+            chance: &|| 0,
+            now: Timestamp::default(),
+            enter: &|_, _, _| Entry::Pass(None),
+        },
+    );
     (request, arrival.step)
 }
 
@@ -219,7 +230,13 @@ fn a_share_is_enforced_by_chance() {
     let policy = with_limits(true, half);
     let headers = Headers::from_pairs([("x-user", "u")]);
     let checks = |chance: u32| {
-        let facts = Facts { headers: &headers, client: &|| None, chance: &|| chance };
+        let facts = Facts {
+            headers: &headers,
+            client: &|| None,
+            chance: &|| chance,
+            now: Timestamp::default(),
+            enter: &|_, _, _| Entry::Pass(None),
+        };
         Request::arrive(&policy, &facts).0.checks().count()
     };
     assert_eq!((checks(0), checks(u32::MAX / 2), checks(u32::MAX / 2 + 1)), (1, 1, 2));
@@ -345,7 +362,6 @@ fn of_two_limiters_the_stricter_speaks_in_the_older_headers() {
 #[test]
 fn the_eleventh_request_in_a_minute_is_rejected_and_the_one_after_the_wait_is_not() {
     use crate::counter::{Charge, SubjectCounters, decide};
-    use crate::units::Timestamp;
     use std::time::Duration;
     let policy = with_limits(true, json!({}));
     let mut counters = SubjectCounters::default();

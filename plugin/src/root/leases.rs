@@ -10,7 +10,6 @@ use lanekeeper_engine::wire::{Check, CheckAnswer};
 
 use super::Active;
 use super::answering::{self, Answering};
-use super::store::StoreLink;
 use crate::cells::LEASES;
 
 /// Renewals that go along with one callout: the answer that its streams wait for comes later for each of them.
@@ -46,7 +45,7 @@ impl Active {
         if self.ledger.as_ref().is_some_and(|ledger| ledger.is_urgent(now)) {
             self.send_due(now);
         }
-        if self.store.as_ref().is_some_and(StoreLink::is_at_rest) {
+        if self.store.is_some() && self.timer.is_at_rest() {
             // a chunk of a lease that another worker has asked for is to be returned as well
             self.pace();
         }

@@ -27,8 +27,6 @@ pub(super) struct StoreLink {
     pub(super) batches: Batches,
     pub(super) followers: Followers,
     tick: Duration,
-    /// The period that the host's timer has now.
-    timer: Option<Duration>,
 }
 
 impl Active {
@@ -76,23 +74,6 @@ impl Active {
     /// Whether anything is under way to the store, or waits to be.
     pub(super) fn is_busy(&self) -> bool {
         self.store.as_ref().is_some_and(|store| !store.is_idle())
-    }
-
-    /// Stops the timer when it has nothing left to watch over. Only the timer itself does, so that a busy root
-    /// does not set it anew with every callout.
-    pub(super) fn rest(&mut self) {
-        let is_due = self.ledger.as_ref().is_some_and(|ledger| ledger.next_due().is_some());
-        if let Some(store) = self.store.as_mut().filter(|store| store.is_idle() && !is_due) {
-            store.set_timer(None);
-        }
-    }
-
-    /// Lets the timer watch over what is under way.
-    pub(super) fn pace(&mut self) {
-        let due = self.ledger.as_ref().and_then(|ledger| ledger.next_due());
-        if let Some(store) = &mut self.store {
-            store.pace(due);
-        }
     }
 
     pub(super) fn call_ended(
@@ -243,7 +224,6 @@ impl StoreLink {
             followers: Followers::default(),
             // nobody is let go of much later than at the timeout
             tick: (store.timeout / 4).clamp(Duration::from_millis(10), Duration::from_millis(100)),
-            timer: None,
         })
     }
 
@@ -252,26 +232,15 @@ impl StoreLink {
         self.batches.is_idle() && self.followers.is_empty()
     }
 
-    /// Whether the timer stands still.
-    pub(super) fn is_at_rest(&self) -> bool {
-        self.timer.is_none()
-    }
-
-    /// Lets the timer watch over what is under way, and what leases are due: hastily while streams wait and no
-    /// callout will call back.
-    pub(super) fn pace(&mut self, due: Option<Timestamp>) {
+    /// How often the timer is to watch over what is under way, and what leases are due: hastily while streams wait and
+    /// no callout will call back.
+    pub(super) fn period(&self, is_lease_due: bool) -> Option<Duration> {
         if self.batches.is_stuck() || self.followers.has_freed() {
-            self.set_timer(Some(HASTE));
-        } else if due.is_some() {
-            self.set_timer(Some(self.tick.min(LOOK_EVERY)));
-        } else if !self.is_idle() || !self.is_at_rest() {
-            self.set_timer(Some(self.tick));
-        }
-    }
-
-    fn set_timer(&mut self, period: Option<Duration>) {
-        if period != self.timer && host::set_tick_period(period).is_ok() {
-            self.timer = period;
+            Some(HASTE)
+        } else if is_lease_due {
+            Some(self.tick.min(LOOK_EVERY))
+        } else {
+            (!self.is_idle()).then_some(self.tick)
         }
     }
 }

@@ -4,9 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lanekeeper_engine::breaker::Entry;
 use lanekeeper_engine::headers::Headers;
 use lanekeeper_engine::policy::{LimitVerdict, Policy};
 use lanekeeper_engine::request::{Facts, Request};
+use lanekeeper_engine::units::Timestamp;
 use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, Returned, StoreError};
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::memory::MemoryStore;
@@ -231,8 +233,16 @@ async fn counts_where_the_filter_counts(shim: Shim) {
         ("x-shop", "s1"),
     ]);
     let client = || "10.1.2.3".parse().ok();
-    let (request, _) =
-        Request::arrive(&policy, &Facts { headers: &headers, client: &client, chance: &|| u32::MAX });
+    let (request, _) = Request::arrive(
+        &policy,
+        &Facts {
+            headers: &headers,
+            client: &client,
+            chance: &|| u32::MAX,
+            now: Timestamp::default(),
+            enter: &|_, _, _| Entry::Pass(None),
+        },
+    );
     let checks: Vec<Check> = request.checks().cloned().collect();
     let answers = shim.decide(&batch(0, checks)).await;
     assert_eq!(answers.len(), 2, "what is enforced, and the dry run");

@@ -8,6 +8,7 @@ use super::*;
 use crate::lease::Lease;
 use crate::ledger::Ledger;
 use crate::local::{Cells, CellsBroken};
+use crate::units::Timestamp;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 

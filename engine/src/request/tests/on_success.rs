@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use super::*;
+use crate::units::Timestamp;
 use crate::wire::Operation;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -39,7 +40,7 @@ fn begin(request: &mut Request, headers: &[(&str, &str)]) -> Vec<Charge> {
         let value = headers.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_bytes().to_vec());
         value.filter(|value| !value.is_empty())
     };
-    request.answer_began(&AnswerFacts { from_upstream: &|| true, header: &header })
+    request.answer_began(&AnswerFacts { from_upstream: &|| true, header: &header, now: &Timestamp::default })
 }
 
 fn keys(charges: &[Charge]) -> Vec<&str> {
@@ -88,7 +89,11 @@ fn only_an_upstreams_answer_below_400_is_a_success() {
         assert_eq!(!request.ended(&|| End::Complete).is_empty(), succeeds, "{status:?}");
     }
     let mut request = admitted(&policy, &[]);
-    request.answer_began(&AnswerFacts { from_upstream: &|| false, header: &|_| Some(b"200".to_vec()) });
+    request.answer_began(&AnswerFacts {
+        from_upstream: &|| false,
+        header: &|_| Some(b"200".to_vec()),
+        now: &Timestamp::default,
+    });
     assert_eq!(request.ended(&|| End::Complete), [], "somebody else answered");
 }
 
@@ -254,7 +259,14 @@ fn who_owes_nothing_is_asked_nothing() {
         ask();
         None
     };
-    assert_eq!(request.answer_began(&AnswerFacts { from_upstream: &from_upstream, header: &header }), []);
+    assert_eq!(
+        request.answer_began(&AnswerFacts {
+            from_upstream: &from_upstream,
+            header: &header,
+            now: &Timestamp::default
+        }),
+        []
+    );
     request.answer_trailers(&header);
     let end = || {
         ask();

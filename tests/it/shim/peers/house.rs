@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use lanekeeper_engine::breaker::Entry;
 use lanekeeper_engine::headers::Headers;
 use lanekeeper_engine::policy::LimitVerdict;
 use lanekeeper_engine::request::{Facts, Judge, Request, Step};
@@ -237,7 +238,13 @@ impl House {
     pub(crate) async fn send_from(&self, client: &str, headers: &[(&str, &str)]) -> Seen {
         let policy = self.policy.policy();
         let headers = Headers::from_pairs(headers.iter().copied());
-        let facts = Facts { headers: &headers, client: &|| client.parse().ok(), chance: &|| u32::MAX };
+        let facts = Facts {
+            headers: &headers,
+            client: &|| client.parse().ok(),
+            chance: &|| u32::MAX,
+            now: Timestamp::default(),
+            enter: &|_, _, _| Entry::Pass(None),
+        };
         let (mut request, arrival) = Request::arrive(&policy, &facts);
         let step = if arrival.step == Step::Ask {
             let checks: Vec<Check> = request.checks().cloned().collect();

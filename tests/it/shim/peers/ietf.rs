@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use lanekeeper_engine::breaker::Entry;
 use lanekeeper_engine::headers::Headers;
 use lanekeeper_engine::policy::Policy;
 use lanekeeper_engine::request::{Facts, Request, Step};
+use lanekeeper_engine::units::Timestamp;
 use serde_json::{Value, json};
 use sfv::{BareItem, Item, List, ListEntry, Parser};
 
@@ -132,7 +134,13 @@ fn a_store_that_is_away_is_a_reduced_capacity_and_no_exceeded_quota() {
     limit["on_failure"] = json!("closed");
     let policy = json!({"version": 1, "store": {"cluster": "lanekeeper"}, "rate_limits": {"x": limit}});
     let policy = Policy::from_value(&policy).unwrap();
-    let facts = Facts { headers: &Headers::default(), client: &|| None, chance: &|| 0 };
+    let facts = Facts {
+        headers: &Headers::default(),
+        client: &|| None,
+        chance: &|| 0,
+        now: Timestamp::default(),
+        enter: &|_, _, _| Entry::Pass(None),
+    };
     let (mut request, _) = Request::arrive(&policy, &facts);
     let Step::Reply(reply) = request.store_failed(&policy) else { panic!("no reply") };
     let problem: Value = serde_json::from_str(&reply.body).unwrap();

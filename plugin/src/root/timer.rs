@@ -1,0 +1,62 @@
+//! The root's timer: how often it is to call, for whoever wants it soonest.
+
+use std::time::Duration;
+
+use lanekeeper_engine::units::micros;
+
+use super::Active;
+use crate::host;
+
+/// How late breakers may be looked after. What one worker has seen, the others learn by then.
+const LOOK_AFTER_BREAKERS_EVERY: Duration = Duration::from_millis(50);
+/// How late, when it is not for soon.
+const SELDOM: Duration = Duration::from_millis(500);
+const SOON: Duration = Duration::from_millis(600);
+
+/// The host's timer.
+#[derive(Debug, Default)]
+pub(super) struct Timer {
+    period: Option<Duration>,
+}
+
+impl Timer {
+    /// Whether it stands still.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.period.is_none()
+    }
+
+    fn set(&mut self, period: Option<Duration>) {
+        if period != self.period && host::set_tick_period(period).is_ok() {
+            self.period = period;
+        }
+    }
+}
+
+impl Active {
+    /// Lets the timer watch over what is under way, what leases are due, and what breakers have to tell. It is stopped
+    /// by itself alone ([`Self::rest`]), so that a busy root does not set it anew with every callout.
+    pub(super) fn pace(&mut self) {
+        let wanted = self.wanted_period();
+        // it stays as it is where something slower would do
+        let period = [self.timer.period, wanted].into_iter().flatten().min();
+        self.timer.set(period);
+    }
+
+    /// Slows the timer down, and stops it when it has nothing left to watch over.
+    pub(super) fn rest(&mut self) {
+        let wanted = self.wanted_period();
+        self.timer.set(wanted);
+    }
+
+    fn wanted_period(&self) -> Option<Duration> {
+        let leases = self.ledger.as_ref().and_then(|ledger| ledger.next_due());
+        let store = self.store.as_ref().and_then(|store| store.period(leases.is_some()));
+        [store, self.breakers_period()].into_iter().flatten().min()
+    }
+
+    fn breakers_period(&self) -> Option<Duration> {
+        let until = micros(self.breakers.next_due()?.since(self.last_seen));
+        let is_soon = until < micros(SOON);
+        Some(if is_soon { LOOK_AFTER_BREAKERS_EVERY } else { SELDOM })
+    }
+}
