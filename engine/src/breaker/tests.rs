@@ -12,6 +12,7 @@ mod explored;
 mod model;
 mod sharing;
 mod states;
+mod together;
 
 /// What the workers of a node share, and how often they use it.
 #[derive(Clone, Debug, Default)]

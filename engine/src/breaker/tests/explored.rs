@@ -182,10 +182,10 @@ fn a_bulkhead_holds_and_loses_nothing_in_every_order_of_events() {
 }
 
 /// Evenly spread numbers, the same in each run.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
