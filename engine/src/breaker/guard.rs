@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::pool::{self, Address};
-use super::record::{Door, Record, Role};
+use super::record::{Chance, Door, Record, Role};
 use super::settings::{Control, Settings};
 use super::tally::Tally;
 use super::window::Counts;
@@ -27,7 +27,7 @@ pub(super) struct Site<'a> {
     pub(super) cells: &'a dyn Cells,
     pub(super) worker: u64,
     pub(super) now: Timestamp,
-    pub(super) chance: &'a dyn Fn() -> u32,
+    pub(super) chance: Chance<'a>,
 }
 
 /// A worker's view of a breaker.
@@ -239,8 +239,8 @@ impl Guard {
     fn ask(&mut self, site: Site<'_>) -> Result<Entered, CellsBroken> {
         let (under_way, most) = (self.under_way, self.most());
         let settings = Arc::clone(&self.settings);
-        let way = self.update(site, |record, chance| {
-            let turn = record.prepare(&settings, site.now, chance);
+        let way = self.update(site, |record| {
+            let turn = record.prepare(&settings, site.now, site.chance);
             if let Door::Shut(why, wait) = record.door(&settings, site.now) {
                 return (Err((why, wait)), turn);
             }
@@ -259,9 +259,9 @@ impl Guard {
     fn tell(&mut self, counts: Option<Counts>, site: Site<'_>) -> Result<(), CellsBroken> {
         let (generation, under_way, most) = (self.view.generation, self.under_way, self.most());
         let settings = Arc::clone(&self.settings);
-        self.update(site, |record, chance| {
+        self.update(site, |record| {
             let is_current = record.generation == generation;
-            let turn = is_current.then(|| record.hear(counts, &settings, site.now, chance)).flatten();
+            let turn = is_current.then(|| record.hear(counts, &settings, site.now, site.chance)).flatten();
             record.places.settle(site.worker, under_way, false, most.unwrap_or_default(), site.now);
             ((), turn)
         })
@@ -274,7 +274,7 @@ impl Guard {
     /// Tells what was not told, and gives back what is not needed.
     fn settle(&mut self, is_idle: bool, site: Site<'_>) -> Result<(), CellsBroken> {
         let (under_way, most) = (self.under_way, self.most().unwrap_or_default());
-        self.update(site, |record, _| {
+        self.update(site, |record| {
             record.places.settle(site.worker, under_way, is_idle, most, site.now);
             ((), None)
         })
@@ -298,16 +298,15 @@ impl Guard {
     fn update<T>(
         &mut self,
         site: Site<'_>,
-        change: impl Fn(&mut Record, u32) -> (T, Option<Turn>),
+        change: impl Fn(&mut Record) -> (T, Option<Turn>),
     ) -> Result<T, CellsBroken> {
         let Site { cells, worker, now, chance } = site;
         let ((outcome, turn), record) = pool::update(cells, self.address, |record| {
             let before = record.clone();
-            let chance = chance();
             let is_current = record.generation == self.view.generation;
             let tripped =
                 is_current.then(|| record.count(&self.tally, &self.settings, now, chance)).flatten();
-            let (outcome, turn) = change(record, chance);
+            let (outcome, turn) = change(record);
             let is_late = record.places.renewal(worker).is_some_and(|renewal| renewal <= now);
             let is_changed = *record != before || is_late;
             if is_changed {

@@ -15,6 +15,9 @@ use crate::units::{Timestamp, micros};
 /// many nodes do not probe at the same moment.
 const LONGEST_JITTER: Duration = Duration::from_millis(500);
 
+/// Draws evenly from all of `u32`.
+pub(super) type Chance<'a> = &'a dyn Fn() -> u32;
+
 /// A breaker. A new one is closed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Record {
@@ -94,7 +97,12 @@ impl Record {
     }
 
     /// Goes into the state that is due for the next call.
-    pub(super) fn prepare(&mut self, settings: &Settings, now: Timestamp, chance: u32) -> Option<Turn> {
+    pub(super) fn prepare(
+        &mut self,
+        settings: &Settings,
+        now: Timestamp,
+        chance: Chance<'_>,
+    ) -> Option<Turn> {
         match self.phase {
             Phase::Closed => None,
             _ if settings.control == Control::ForceClosed => {
@@ -132,7 +140,7 @@ impl Record {
         tally: &Tally,
         settings: &Settings,
         now: Timestamp,
-        chance: u32,
+        chance: Chance<'_>,
     ) -> Option<Turn> {
         if self.phase != Phase::Closed || tally.is_empty() {
             return None;
@@ -158,14 +166,14 @@ impl Record {
         counts: Option<Counts>,
         settings: &Settings,
         now: Timestamp,
-        chance: u32,
+        chance: Chance<'_>,
     ) -> Option<Turn> {
         let Phase::HalfOpen { probes, .. } = &mut self.phase else { return None };
         probes.end(counts);
         self.conclude(settings, now, chance)
     }
 
-    fn conclude(&mut self, settings: &Settings, now: Timestamp, chance: u32) -> Option<Turn> {
+    fn conclude(&mut self, settings: &Settings, now: Timestamp, chance: Chance<'_>) -> Option<Turn> {
         let Phase::HalfOpen { attempt, probes } = self.phase else { return None };
         let cause = probes.verdict(settings)?;
         Some(match cause {
@@ -174,9 +182,16 @@ impl Record {
         })
     }
 
-    fn open(&mut self, attempt: u32, cause: Cause, settings: &Settings, now: Timestamp, chance: u32) -> Turn {
+    fn open(
+        &mut self,
+        attempt: u32,
+        cause: Cause,
+        settings: &Settings,
+        now: Timestamp,
+        chance: Chance<'_>,
+    ) -> Turn {
         let written = open_for(settings.open_for, settings.backoff, attempt);
-        let until = now.plus(written).plus(jitter(written, chance));
+        let until = now.plus(written).plus(jitter(written, chance()));
         self.turn(Phase::Open { until, attempt }, cause, now)
     }
 

@@ -156,3 +156,19 @@ fn nothing_is_due_where_nothing_is_kept_back() {
     node.tick(0);
     assert_eq!(node.workers[0].next_due(), None);
 }
+
+#[test]
+fn chance_is_drawn_for_a_breaker_that_opens_and_for_nothing_else() {
+    let mut node = Node::new(1, settings());
+    let drawn = Cell::new(0);
+    let chance = || {
+        drawn.set(drawn.get() + 1);
+        0
+    };
+    for failures in 1..=20 {
+        let entry = node.workers[0].enter(&node.shared, OWNER, &node.settings, node.now, &chance);
+        let Entry::Pass(Some(permit)) = entry else { panic!("it is closed") };
+        node.workers[0].leave(&node.shared, permit, FAILURE, node.now, &chance);
+        assert_eq!(drawn.get(), u32::from(failures == 20));
+    }
+}
