@@ -20,7 +20,7 @@ use crate::breaker::Settings;
 /// The most entries in `resilience`.
 const MAX_ENTRIES: usize = 1000;
 /// The most breakers over all lanes: twice as many as the node has slots for their state, of which each holds
-/// eight, so that none has to make room for another.
+/// sixteen, so that none has to make room for another.
 const MAX_BREAKERS: usize = 2048;
 
 /// The entry that the others inherit from.

@@ -8,6 +8,9 @@ use crate::breaker::{Entry, Settings};
 use crate::headers::Headers;
 use crate::units::Timestamp;
 
+/// Asks a breaker whether a call may go: the breaker's lane and its place there, its owner, and its settings.
+pub type Enter<'a> = dyn Fn((usize, usize), &str, &Arc<Settings>) -> Entry + 'a;
+
 /// What the outside knows about a request.
 pub struct Facts<'a> {
     /// Its headers, as the client sent them.
@@ -18,8 +21,8 @@ pub struct Facts<'a> {
     pub chance: &'a dyn Fn() -> u32,
     /// When it arrived.
     pub now: Timestamp,
-    /// Asks a breaker whether the call may go: the breaker's lane and its place there, its owner, and its settings.
-    pub enter: &'a dyn Fn((usize, usize), &str, &Arc<Settings>) -> Entry,
+    /// Asks a breaker; only where one guards the call.
+    pub enter: &'a Enter<'a>,
 }
 
 /// What is known of an answer when its headers pass; asked for only where it matters.
