@@ -35,7 +35,7 @@ mod tally;
 
 use bill::Bill;
 pub use bill::{Account, Charge, ChargeEnd, Counters, End};
-pub use facts::{AnswerFacts, EndFacts, Facts};
+pub use facts::{AnswerFacts, EndFacts, Enter, Facts};
 pub use guarded::{EndedCall, VIA_UPSTREAM};
 use guarded::{Guarded, Guarding};
 pub use known::Spending;
