@@ -9,6 +9,7 @@ local WHOLE = 1000000
 -- Windows count as no longer than this.
 local LONGEST_MS = 1000000000
 local MIN_LIFE_MS = 50
+local LEAST_OF_BUCKET = 8
 
 -- The longest life in ms if all nodes go on as this one: drift of the time in which they fill the window, or of the window.
 local function longest_for_demand(window, ask)
@@ -41,17 +42,23 @@ local function most_tokens(window, remaining, drift, nodes)
   return math.min(remaining, math.floor(over_all / nodes))
 end
 
+-- The fewest tokens that are worth a lease: what a bucket granted and nobody spent is lost to it.
+local function least_tokens(window, remaining)
+  return window.algorithm == token_bucket and remaining * 2 < window.capacity and LEAST_OF_BUCKET or 1
+end
+
 -- How many tokens fit of what is asked for, and their life in ms; 0 and 0 when nothing is worth it.
 local function fit_lease(subject, ask)
-  local life, tokens = ask.life_ms, ask.tokens
+  local life, tokens, least = ask.life_ms, ask.tokens, 1
   for _, window in ipairs(subject.windows) do
     local remaining = window.algorithm.remaining(window, subject.seen)
+    least = math.max(least, least_tokens(window, remaining))
     life = math.min(life, longest_life(window, remaining, ask, subject.seen))
     tokens = math.min(tokens, most_tokens(window, remaining, ask.drift, ask.nodes))
   end
   tokens = math.min(tokens, math.floor(ask.tokens * life / ask.life_ms))
   life = math.min(life, math.max(math.ceil(ask.life_ms * tokens / ask.tokens), MIN_LIFE_MS))
-  if tokens == 0 or life < MIN_LIFE_MS then
+  if tokens < least or life < MIN_LIFE_MS then
     return 0, 0
   end
   return tokens, life

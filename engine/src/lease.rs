@@ -32,6 +32,8 @@ const LONGEST_MS: u64 = 1_000_000_000;
 
 const MAX_LIFE_MS: u32 = 120_000;
 const MIN_LIFE_MS: u64 = 50;
+/// The fewest tokens in a lease of a bucket that is less than half full.
+const LEAST_OF_BUCKET: u64 = 8;
 
 /// A node ends what it may spend early by one part in so many. The kernel of a disciplined clock slews it by 500 us a
 /// second at most (adjtimex(2)), so two such clocks differ by half of that.
@@ -101,14 +103,15 @@ impl LeaseAsk {
         now: Timestamp,
     ) -> Option<Lease> {
         let (asked_life, asked_tokens) = (u64::from(self.life_ms), u64::from(self.tokens));
-        let (mut life, mut tokens) = (asked_life, asked_tokens);
+        let (mut life, mut tokens, mut least) = (asked_life, asked_tokens, 1);
         for (window, remaining) in windows {
+            least = least.max(least_tokens(window, remaining));
             life = life.min(self.longest(window, remaining, now));
             tokens = tokens.min(self.most(window, remaining));
         }
         tokens = tokens.min(asked_tokens * life / asked_life);
         life = life.min((asked_life * tokens).div_ceil(asked_tokens).max(MIN_LIFE_MS));
-        if tokens == 0 || life < MIN_LIFE_MS {
+        if tokens < least || life < MIN_LIFE_MS {
             return None;
         }
         // neither is more than was asked for
@@ -156,6 +159,16 @@ impl LeaseAsk {
         let (capacity, remaining) = (u64::from(window.capacity()), u64::from(remaining));
         let over_all = (u64::from(self.drift) * capacity / WHOLE).max(remaining / 4);
         remaining.min(over_all / u64::from(self.nodes))
+    }
+}
+
+/// The fewest tokens that are worth a lease. What a token bucket granted and nobody spent is lost to it, whether it comes
+/// back or not, since later charges lean on it; and of a few tokens, often one lies unspent, for requests come unevenly.
+fn least_tokens(window: &Window, remaining: u32) -> u64 {
+    let is_missed = u64::from(remaining) * 2 < u64::from(window.capacity());
+    match window.algorithm() {
+        Algorithm::TokenBucket { .. } if is_missed => LEAST_OF_BUCKET,
+        _ => 1,
     }
 }
 
@@ -259,6 +272,19 @@ mod tests {
         let bucket = Window::new(10, Duration::from_secs(1), Algorithm::TokenBucket { burst }).unwrap();
         assert_eq!(fit(LeaseAsk { nodes: 1, ..HOT }, &bucket, 6000), Some((256, 4_267)));
         assert_eq!(fit(LeaseAsk { nodes: 1, ..QUIET }, &bucket, 6000), Some((1, 6_000)));
+    }
+
+    #[test]
+    fn a_token_bucket_that_is_less_than_half_full_is_not_leased_by_a_few() {
+        let burst = NonZeroU32::new(6000).unwrap();
+        let bucket = Window::new(100, Duration::from_secs(1), Algorithm::TokenBucket { burst }).unwrap();
+        let ten_nodes = |remaining| fit(HOT, &bucket, remaining).map(|(tokens, _)| tokens);
+        assert_eq!(
+            [ten_nodes(3000), ten_nodes(2999), ten_nodes(300), ten_nodes(100)],
+            [Some(35), Some(35), None, None]
+        );
+        let busier = LeaseAsk { tokens: 60, life_ms: 600, ..HOT };
+        assert_eq!([320, 319].map(|remaining| fit(busier, &bucket, remaining)), [Some((8, 80)), None]);
     }
 
     #[test]
