@@ -1,8 +1,8 @@
 //! What one worker says of its node's breakers to the shim, for operators to read there.
 //!
-//! A change is said with the next message. So that a shim that has just started learns of it too, and each of several
-//! shims, what was said is said again: soon where calls are kept away, seldom where they are not, and in both cases well
-//! before a shim forgets it. All workers of a node say the same, as each of them lets calls in.
+//! A change is said with the next message, a second later at most. So that a shim that has just started learns of it
+//! too, and each of several shims, what was said is said again: soon where calls are kept away or were of late, seldom
+//! elsewhere, and always well before a shim forgets it. All workers of a node say the same, as each of them lets calls in.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use crate::wire::{BreakerReport, MAX_REPORTS};
 
 /// Whether there is anything to say is looked at this often, for messages may leave a thousand times a second.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What is not closed is said again after so long.
+/// What is not closed, or was not of late, is said again after so long.
 const REPEAT: Duration = Duration::from_secs(10);
-/// What is closed is said again after so long: a shim forgets it after 150 s.
+/// What has been closed for so long is said again only when as much has passed: a shim forgets it after 150 s.
 const REPEAT_CLOSED: Duration = Duration::from_secs(60);
 
 /// What one worker has said, and when.
@@ -58,11 +58,12 @@ impl Reports {
     /// This worker may not have let a call in for long, so it looks at the record itself.
     fn say(&mut self, guard: &Guard, cells: &dyn Cells, now: Timestamp) -> BreakerReport {
         let (state, generation) = guard.current(cells);
-        let repeat = if state == State::Closed { REPEAT_CLOSED } else { REPEAT };
-        self.said.insert(guard.id(), Said { generation, again_at: now.plus(repeat) });
         // a generation is the moment at which it began, and 0 that of a breaker that has never changed
-        let span = (generation > 0).then(|| now.since(Timestamp::from_micros(generation)));
-        let for_ms = span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+        let held = (generation > 0).then(|| now.since(Timestamp::from_micros(generation)));
+        let is_quiet = state == State::Closed && held.is_none_or(|held| held >= REPEAT_CLOSED);
+        let again_at = now.plus(if is_quiet { REPEAT_CLOSED } else { REPEAT });
+        self.said.insert(guard.id(), Said { generation, again_at });
+        let for_ms = held.map(|held| u64::try_from(held.as_millis()).unwrap_or(u64::MAX));
         BreakerReport { name: guard.owner.to_string(), state, generation, for_ms }
     }
 }

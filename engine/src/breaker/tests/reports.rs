@@ -38,6 +38,20 @@ fn what_is_closed_is_said_once_a_minute_and_what_is_open_every_ten_seconds() {
 }
 
 #[test]
+fn what_has_closed_is_said_every_ten_seconds_for_a_minute() {
+    let mut node = Node::new(1, Settings { half_open_calls: 1, ..settings() });
+    let mut reports = Reports::default();
+    node.trip();
+    node.pass(6 * SECOND);
+    let probe = node.let_in(0);
+    node.pass(QUICK);
+    node.leave(0, probe, SUCCESS);
+    let closed = |second: u32| (second, State::Closed, Some(u64::from(second) * 1000));
+    let expected = [0, 10, 20, 30, 40, 50, 60, 120].map(closed);
+    assert_eq!(node.said(0, &mut reports, 121), expected);
+}
+
+#[test]
 fn a_change_is_said_within_a_second_under_the_owners_name_and_a_higher_generation() {
     let mut node = Node::new(1, Settings { half_open_calls: 1, ..settings() });
     let mut reports = Reports::default();
