@@ -75,6 +75,19 @@ fn a_change_is_said_within_a_second_under_the_owners_name_and_a_higher_generatio
 }
 
 #[test]
+fn a_worker_in_a_hurry_need_not_wait_for_the_next_look() {
+    let mut node = Node::new(1, settings());
+    let mut reports = Reports::default();
+    node.call(0, SUCCESS);
+    assert_eq!(node.due(0, &mut reports).len(), 1);
+    node.calls(0, 19, FAILURE);
+    reports.hurry();
+    assert_eq!(node.due(0, &mut reports).remove(0).state, State::Open);
+    reports.hurry();
+    assert_eq!(node.due(0, &mut reports), [], "nothing is said twice for that");
+}
+
+#[test]
 fn a_worker_that_nobody_calls_says_what_another_one_changed() {
     let mut node = Node::new(2, settings());
     let mut idle = Reports::default();
