@@ -3,8 +3,10 @@
 //! Where time has to pass the service is asked without a connection, so that the clock moves when it is told to and
 //! not before.
 
+use std::path::Path;
+
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::http::Request;
 use lanekeeper_engine::breaker::State;
 use lanekeeper_engine::wire::{BreakerReport, DECIDE_PATH, DecideRequest, MAX_REPORTS};
@@ -38,19 +40,20 @@ impl Service {
         Self(App::new(MemoryStore::new()).router())
     }
 
-    async fn ask(&self, request: Request<Body>) -> Value {
+    async fn answer(&self, request: Request<Body>) -> Bytes {
         let answer = self.0.clone().oneshot(request).await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
-        serde_json::from_slice(&to_bytes(answer.into_body(), usize::MAX).await.unwrap()).unwrap()
+        to_bytes(answer.into_body(), usize::MAX).await.unwrap()
     }
 
     async fn tell(&self, node: u64, breakers: Vec<BreakerReport>) {
         let body = serde_json::to_vec(&message(node, breakers)).unwrap();
-        self.ask(Request::post(DECIDE_PATH).body(body.into()).unwrap()).await;
+        self.answer(Request::post(DECIDE_PATH).body(body.into()).unwrap()).await;
     }
 
     async fn view(&self) -> Vec<Value> {
-        let view = self.ask(Request::get(PATH).body(Body::empty()).unwrap()).await;
+        let view = self.answer(Request::get(PATH).body(Body::empty()).unwrap()).await;
+        let view: Value = serde_json::from_slice(&view).unwrap();
         view["breakers"].as_array().unwrap().clone()
     }
 
@@ -82,6 +85,18 @@ async fn shows_the_state_of_each_breaker_on_each_node_and_since_when() {
         ]},
     ]);
     assert_eq!(json!(service.view().await), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_page_on_breakers_shows_a_real_answer() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("docs/breakers.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let shown = page.split_once("```json\n").and_then(|(_, rest)| rest.split_once("\n```")).unwrap().0;
+    let breaker = "shadow.account.core.get_account";
+    let service = Service::new();
+    service.tell(9_042_384_116_627_180_551, vec![report(breaker, State::Open, 1, Some(3500))]).await;
+    service.tell(12_297_829_382_473_034_410, vec![report(breaker, State::Closed, 0, None)]).await;
+    assert_eq!(service.answer(Request::get(PATH).body(Body::empty()).unwrap()).await, shown);
 }
 
 #[tokio::test(start_paused = true)]
