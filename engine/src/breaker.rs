@@ -13,11 +13,14 @@
 //! begins a new *generation*, and what was let in under an earlier one says nothing any more when it ends.
 //!
 //! Each worker has a [`Breakers`], which says of each call whether it may go ([`Breakers::enter`]) and is told what came of it
-//! ([`Breakers::leave`]). Where the host's shared data cannot be used, every call may go.
+//! ([`Breakers::leave`]). Its [`Reports`] say what operators get to read. Where the host's shared data cannot be used,
+//! every call may go.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::local::{Cells, CellsBroken};
 use crate::policy::Share;
@@ -28,10 +31,12 @@ mod places;
 mod pool;
 mod probes;
 mod record;
+mod reports;
 mod settings;
 mod tally;
 mod window;
 
+pub use reports::Reports;
 pub use settings::{Backoff, Control, Failures, Settings, SlowCall};
 
 use guard::{Entered, Guard, Site};
@@ -48,7 +53,8 @@ const AGAIN_SOON: Duration = Duration::from_secs(1);
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// The states of a breaker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum State {
     /// Calls go through.
     Closed,

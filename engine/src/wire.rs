@@ -15,9 +15,11 @@ use crate::counter::{Ask, Decision, KeyVerdict, WindowVerdict};
 use crate::lease::{Lease, LeaseAsk};
 use crate::window::Window;
 
+mod breakers;
 mod raw;
 mod returns;
 
+pub use breakers::{BreakerReport, MAX_BREAKER_BYTES, MAX_REPORTS};
 use raw::RawAnswer;
 pub use returns::{KeyReturn, MAX_RETURNS, RETURN_PATH, ReturnRequest, ReturnResponse, Returned};
 
@@ -55,7 +57,10 @@ pub struct DecideRequest {
     /// Tokens that go back before anything is decided, at most [`MAX_RETURNS`]. Nobody hears what became of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub returns: Vec<KeyReturn>,
-    /// At most [`MAX_CHECKS`] questions, and none only beside returns.
+    /// What the node says of its breakers, at most [`MAX_REPORTS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub breakers: Vec<BreakerReport>,
+    /// At most [`MAX_CHECKS`] questions, and none only beside returns or breakers.
     pub checks: Vec<Check>,
 }
 
@@ -253,7 +258,14 @@ pub struct BatchError {
 impl DecideRequest {
     /// Questions of nobody who is counted as a node.
     pub fn new(spend_within_ms: u32, checks: Vec<Check>) -> Self {
-        Self { version: VERSION, spend_within_ms, node: None, returns: Vec::new(), checks }
+        Self {
+            version: VERSION,
+            spend_within_ms,
+            node: None,
+            returns: Vec::new(),
+            breakers: Vec::new(),
+            checks,
+        }
     }
 
     /// Holds the batch to the ranges its fields name. What serde checks (types, windows) is not checked again.
@@ -266,7 +278,8 @@ impl DecideRequest {
             return refuse("returns".into(), format!("at most {MAX_RETURNS} are allowed"));
         }
         returns::validate_each(&self.returns)?;
-        let least = usize::from(self.returns.is_empty());
+        breakers::validate(&self.breakers, self.node)?;
+        let least = usize::from(self.returns.is_empty() && self.breakers.is_empty());
         if !(least..=MAX_CHECKS).contains(&self.checks.len()) {
             return refuse("checks".into(), format!("{least} to {MAX_CHECKS} are allowed"));
         }

@@ -18,6 +18,7 @@ use subtle::ConstantTimeEq;
 
 pub use crate::body::MAX_BODY_BYTES;
 use crate::body::{Body, read};
+use crate::breakers::{self, Breakers};
 use crate::limits;
 use crate::metrics::{self, Metrics};
 use crate::nodes::Nodes;
@@ -34,6 +35,7 @@ pub const OPENAPI: &str = include_str!("../openapi.json");
 pub struct App {
     store: Arc<Sharded>,
     nodes: Arc<Nodes>,
+    breakers: Breakers,
     token: Option<String>,
     admin_token: Option<String>,
     policy: Option<Arc<PolicyFile>>,
@@ -48,6 +50,7 @@ impl App {
         Self {
             store: Arc::new(Sharded::new(store)),
             nodes: Arc::default(),
+            breakers: Breakers::default(),
             token: None,
             admin_token: None,
             policy: None,
@@ -118,10 +121,11 @@ impl App {
 type Route = (&'static str, MethodRouter<Arc<App>>);
 
 /// What only those may ask for who bear the token.
-fn guarded() -> [Route; 6] {
+fn guarded() -> [Route; 7] {
     [
         (wire::DECIDE_PATH, post(decide)),
         (wire::RETURN_PATH, post(give_back)),
+        (breakers::PATH, get(breakers)),
         (limits::CAN_ALLOW, post(limits::can_allow)),
         (limits::ALLOW, post(limits::allow)),
         (limits::CAN_ALLOW_ALL, post(limits::can_allow_all)),
@@ -161,7 +165,10 @@ async fn decide(State(app): State<Arc<App>>, body: Body) -> Result<Json<DecideRe
         }
     };
     let ((), answers) = join(give_back, app.decide(&batch.checks, spend_within)).await;
-    let nodes = batch.node.and_then(|node| app.nodes.hear(node, &app.store));
+    let nodes = batch.node.and_then(|node| {
+        app.breakers.hear(node, batch.breakers);
+        app.nodes.hear(node, &app.store)
+    });
     Ok(Json(DecideResponse { version: wire::VERSION, nodes, answers }))
 }
 
@@ -170,6 +177,10 @@ async fn give_back(State(app): State<Arc<App>>, body: Body) -> Result<Json<Retur
     message.validate().map_err(|error| Problem::of_field(error.field, error.problem))?;
     let returned = app.store.give_back(&message.returns).await;
     Ok(Json(ReturnResponse { version: wire::VERSION, returned }))
+}
+
+async fn breakers(State(app): State<Arc<App>>) -> Json<breakers::View> {
+    Json(app.breakers.view())
 }
 
 async fn authorize(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {

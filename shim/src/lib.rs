@@ -1,7 +1,7 @@
 //! The small service between the filter and the store.
 //!
 //! Envoy cannot speak to Redis from a filter, so the filter asks this service over HTTP, a batch at a time. It
-//! keeps nothing of its own: every decision is made in the store, and a store that cannot decide is said so at
+//! keeps nothing of its own that decides: every decision is made in the store, and a store that cannot decide is said so at
 //! once, because the filter has an answer of its own for that and a paused request has none.
 //!
 //! | module | knows |
@@ -10,6 +10,7 @@
 //! | `body` | what a body must be |
 //! | `limits` | the policy's limits, asked for by their names |
 //! | [`policy`] | the policy's file, and what becomes of it when it changes |
+//! | `breakers` | what nodes say of their breakers |
 //! | [`store`] | what a store is |
 //! | [`memory`] | the embedded store |
 //! | `nodes` | how many nodes ask the store |
@@ -22,6 +23,7 @@
 pub mod app;
 pub mod args;
 mod body;
+mod breakers;
 mod limits;
 pub mod listen;
 pub mod memory;

@@ -13,7 +13,7 @@ use crate::store::Store;
 
 /// A node that has not asked for so long does not count. Longer than a lease lives, and than a refusal is remembered, so
 /// that a node still counts which has not had to ask for any of its clients.
-const NODE_LIFE: Duration = Duration::from_secs(150);
+pub(crate) const NODE_LIFE: Duration = Duration::from_secs(150);
 /// How often the store is told.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 /// The most nodes that one shim tells of: more than ask one.

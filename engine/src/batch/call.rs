@@ -7,9 +7,12 @@ use super::Waiter;
 use crate::ledger::Due;
 use crate::request::{Account, Charge};
 use crate::units::Timestamp;
-use crate::wire::{Check, CheckAnswer, DecideRequest, DecideResponse, MAX_CHECKS, MAX_RETURNS};
+use crate::wire::{
+    BreakerReport, Check, CheckAnswer, DecideRequest, DecideResponse, MAX_CHECKS, MAX_REPORTS, MAX_RETURNS,
+};
 
-/// What one callout asks: first the charges, then for the streams, then what leases are due.
+/// What one callout asks: first the charges, then for the streams, then what leases are due. What it says of breakers goes
+/// along.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     /// Charges for answers that succeeded.
@@ -18,6 +21,8 @@ pub struct Load {
     pub streams: Vec<Waiter>,
     /// What goes along for the leases' sake: no more renewals than there is [`room`](Self::room) for.
     pub due: Due,
+    /// What the node says of its breakers.
+    pub breakers: Vec<BreakerReport>,
 }
 
 /// A question under way.
@@ -61,9 +66,9 @@ impl Load {
         MAX_CHECKS.saturating_sub(self.charges.len() + streams + self.due.renewals.len())
     }
 
-    /// Whether there is nothing to ask.
+    /// Whether there is nothing to ask or to say.
     pub fn is_empty(&self) -> bool {
-        self.room() == MAX_CHECKS && self.due.returns.is_empty()
+        self.room() == MAX_CHECKS && self.due.returns.is_empty() && self.breakers.is_empty()
     }
 
     /// The question that `node` asks at `now`, whose answer it waits `timeout` for.
@@ -82,8 +87,9 @@ impl Load {
         let spend_within_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
         // more than a message holds stay charged
         let returns = self.due.returns.into_iter().take(MAX_RETURNS).collect();
-        let question =
-            DecideRequest { node: Some(node), returns, ..DecideRequest::new(spend_within_ms, checks) };
+        let breakers = self.breakers.into_iter().take(MAX_REPORTS).collect();
+        let bare = DecideRequest::new(spend_within_ms, checks);
+        let question = DecideRequest { node: Some(node), returns, breakers, ..bare };
         Call { asked_at: now, question, accounts, streams }
     }
 }
@@ -137,7 +143,8 @@ impl Call {
         Some(Heard { charges, streams, renewals: answers.collect(), nodes })
     }
 
-    /// What it asked, as it was before it was made, but for tokens on their way back: those are gone.
+    /// What it asked, as it was before it was made, but for tokens on their way back, which are gone, and reports on
+    /// breakers, which are made again.
     pub fn into_load(self) -> Load {
         let mut checks = self.question.checks.into_iter();
         let charge = |(account, check)| Charge { account, check };
@@ -150,7 +157,7 @@ impl Call {
         };
         let streams = self.streams.into_iter().map(waiter).collect();
         let due = Due { renewals: checks.collect(), returns: Vec::new() };
-        Load { charges, streams, due }
+        Load { charges, streams, due, breakers: Vec::new() }
     }
 }
 

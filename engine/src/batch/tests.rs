@@ -1,11 +1,14 @@
 use std::time::Duration;
 
 use super::*;
+use crate::breaker::State;
 use crate::ledger::Due;
 use crate::policy::OnFailure;
 use crate::request::{Account, Counters};
 use crate::window::{Algorithm, Window};
-use crate::wire::{CheckAnswer, DecideResponse, KeyAnswer, KeyCheck, KeyReturn, VERSION, WindowAnswer};
+use crate::wire::{
+    BreakerReport, CheckAnswer, DecideResponse, KeyAnswer, KeyCheck, KeyReturn, VERSION, WindowAnswer,
+};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -40,6 +43,10 @@ fn returns(number: usize) -> Vec<KeyReturn> {
     vec![give_back("b"); number]
 }
 
+fn reports(number: usize) -> Vec<BreakerReport> {
+    vec![BreakerReport { name: "b".into(), state: State::Open, generation: 1, for_ms: Some(2) }; number]
+}
+
 fn keys(checks: &[Check]) -> Vec<&str> {
     checks.iter().map(|check| check.keys[0].key.as_str()).collect()
 }
@@ -50,19 +57,19 @@ fn left(remaining: u32) -> CheckAnswer {
     CheckAnswer::Allowed { keys: vec![KeyAnswer { granted: 1, at_us: 0, shard: 0, lease: None, windows }] }
 }
 
-/// A load of a charge, two streams with three checks, a renewal and a return.
+/// A load of a charge, two streams with three checks, a renewal, a return and a report.
 fn load() -> Load {
     let due = Due { renewals: vec![check("r")], returns: vec![give_back("b")] };
-    Load { charges: vec![charge(0)], streams: vec![waiter(1, 1), waiter(2, 2)], due }
+    Load { charges: vec![charge(0)], streams: vec![waiter(1, 1), waiter(2, 2)], due, breakers: reports(1) }
 }
 
 #[test]
-fn charges_stand_first_then_streams_then_renewals_and_returns_beside_them() {
+fn charges_stand_first_then_streams_then_renewals_and_returns_and_reports_beside_them() {
     let call = load().into_call(7, Duration::from_millis(20), at(5));
     let question = call.question();
     assert_eq!(keys(&question.checks), ["c0", "s1.0", "s2.0", "s2.1", "r"]);
     assert_eq!((question.node, question.spend_within_ms), (Some(7), 20));
-    assert_eq!(question.returns, [give_back("b")]);
+    assert_eq!((question.returns.as_slice(), &question.breakers), ([give_back("b")].as_slice(), &reports(1)));
     assert_eq!(question.validate(), Ok(()));
     assert_eq!((keys(call.renewals()), call.asked_at()), (vec!["r"], at(5)));
 }
@@ -82,10 +89,11 @@ fn each_hears_what_was_said_to_its_own_checks() {
 }
 
 #[test]
-fn what_could_not_be_sent_comes_back_but_for_what_was_on_its_way_back() {
+fn what_could_not_be_sent_comes_back_but_for_what_goes_back_and_what_is_said_again() {
     let call = load().into_call(7, Duration::from_millis(20), at(5));
     let mut expected = load();
     expected.due.returns.clear();
+    expected.breakers.clear();
     assert_eq!(call.into_load(), expected);
 }
 
@@ -128,8 +136,10 @@ fn a_load_says_how_much_more_it_holds() {
     assert_eq!((load.streams.len(), load.room()), (MAX_STREAMS, MAX_CHECKS - 3 * MAX_STREAMS));
     assert_eq!(Load { streams: vec![waiter(1, 300)], ..Load::default() }.room(), 0);
     let returns_alone = Load { due: Due { returns: returns(1), ..Due::default() }, ..Load::default() };
-    assert!(Load::default().is_empty() && !returns_alone.is_empty());
-    let question = Load { due: Due { returns: returns(5000), ..Due::default() }, ..Load::default() };
+    let reports_alone = Load { breakers: reports(1), ..Load::default() };
+    assert!(Load::default().is_empty() && !returns_alone.is_empty() && !reports_alone.is_empty());
+    let due = Due { returns: returns(5000), ..Due::default() };
+    let question = Load { due, breakers: reports(5000), ..Load::default() };
     let question = question.into_call(7, Duration::from_millis(20), at(0));
     assert_eq!(question.question().validate(), Ok(()));
 }

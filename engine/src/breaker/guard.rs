@@ -78,6 +78,16 @@ impl Guard {
         self.view.state()
     }
 
+    pub(super) fn generation(&self) -> u64 {
+        self.view.generation
+    }
+
+    /// The state and generation as they stand in the record; those seen last, where it cannot be read.
+    pub(super) fn current(&self, cells: &dyn Cells) -> (State, u64) {
+        let of = |record: &Record| (record.state(), record.generation);
+        pool::read(cells, self.address).map_or_else(|CellsBroken| of(&self.view), |record| of(&record))
+    }
+
     /// The permit of a call that goes although there is no place for it: what comes of it counts while it is closed.
     pub(super) fn without_place(&self) -> Option<Permit> {
         (self.state() == State::Closed).then(|| self.permit(Role::Call, false))

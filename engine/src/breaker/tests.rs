@@ -10,6 +10,7 @@ mod bytes;
 mod control;
 mod explored;
 mod model;
+mod reports;
 mod sharing;
 mod states;
 mod together;

@@ -9,6 +9,7 @@
 )]
 
 mod behaviour;
+mod breakers;
 mod differential;
 mod hash;
 mod http;

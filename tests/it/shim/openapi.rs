@@ -156,6 +156,7 @@ const BATCHES: [&str; 2] = ["/v1/limits/can_allow", "/v1/limits/allow"];
 const SINGLES: [&str; 2] = ["/v1/limits/{limit}/can_allow", "/v1/limits/{limit}/allow"];
 const DECIDE: &str = "/v1/decide";
 const RETURN: &str = "/v1/return";
+const BREAKERS: &str = "/v1/breakers";
 const RESET: &str = "/v1/limits/{limit}/reset";
 /// What every question here bears.
 const TOKEN: &str = "operator";
@@ -175,10 +176,12 @@ async fn fits_real_answers_of_every_kind_that_it_names() {
     for path in ["/healthz", "/readyz", "/metrics", "/openapi.json"] {
         seen.insert(ask(&description, &shim, path, "", None).await);
     }
-    seen.insert(ask(&description, &broken, "/readyz", "", None).await);
+    for (shim, path) in [(&broken, "/readyz"), (&locked, BREAKERS)] {
+        seen.insert(ask(&description, shim, path, "", None).await);
+    }
 
     let too_long = " ".repeat(MAX_BODY_BYTES + 1);
-    for path in paths().filter(|path| path.starts_with("/v1/")) {
+    for path in paths().filter(|path| path.starts_with("/v1/") && *path != BREAKERS) {
         let (open, locked) = if path.ends_with("/reset") { (&ours, &theirs) } else { (&shim, &locked) };
         for (shim, body) in [(open, "{"), (open, "[]"), (locked, "{}"), (open, &too_long)] {
             seen.insert(ask(&description, shim, path, "plain", Some(body)).await);
@@ -195,9 +198,17 @@ async fn fits_real_answers_of_every_kind_that_it_names() {
     let lease = r#""lease": {"tokens": 5, "life_ms": 9000, "drift": 10000, "nodes": 1}"#;
     let hour = r#"[{"algorithm": "sliding_window", "limit": 1000, "per_ms": 3600000}]"#;
     let leased = format!(r#"{{"keys": [{{"key": "{{l}}", "cost": 0, {lease}, "windows": {hour}}}]}}"#);
-    for (returns, checks) in [("", format!("{check}, {check}, {leased}")), (back.as_str(), String::new())] {
-        let batch = r#"{"version": 1, "spend_within_ms": 0, "#;
-        let batch = format!(r#"{batch}"returns": [{returns}], "checks": [{checks}]}}"#);
+    let breakers = r#"{"name": "a", "state": "closed", "generation": 0},
+        {"name": "b", "state": "open", "generation": 18446744073709551615, "for_ms": 0},
+        {"name": "c.c", "state": "half_open", "generation": 2, "for_ms": 9007199254740992}"#;
+    for (returns, breakers, checks) in [
+        ("", "", format!("{check}, {check}, {leased}")),
+        (back.as_str(), "", String::new()),
+        ("", breakers, String::new()),
+    ] {
+        let batch = r#"{"version": 1, "spend_within_ms": 0, "node": 1, "#;
+        let beside = format!(r#""returns": [{returns}], "breakers": [{breakers}]"#);
+        let batch = format!(r#"{batch}{beside}, "checks": [{checks}]}}"#);
         let asked: Value = serde_json::from_str(&batch).unwrap();
         let schema = json!({"$ref": "#/components/schemas/DecideRequest"});
         description.assert_fits(&schema, &asked, "a batch");
@@ -205,6 +216,7 @@ async fn fits_real_answers_of_every_kind_that_it_names() {
             seen.insert(ask(&description, shim, DECIDE, "", Some(&batch)).await);
         }
     }
+    seen.insert(ask(&description, &shim, BREAKERS, "", None).await);
     let back = format!(r#"{{"version": 1, "returns": [{back}, {back}]}}"#);
     for shim in [&shim, &broken] {
         seen.insert(ask(&description, shim, RETURN, "", Some(&back)).await);
