@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::rc::Rc;
 
-use lanekeeper_engine::breaker::Breakers;
+use lanekeeper_engine::breaker::{Breakers, Reports};
 use lanekeeper_engine::ledger::Ledger;
 use lanekeeper_engine::local::LocalCounters;
 use lanekeeper_engine::policy::Policy;
@@ -48,6 +48,8 @@ pub(crate) struct Active {
     pub(crate) metrics: Metrics,
     counters: LocalCounters,
     breakers: Breakers,
+    /// What the shim was told of them.
+    reports: Reports,
     /// The latest moment that the clock was read.
     last_seen: Timestamp,
     timer: Timer,
@@ -99,6 +101,7 @@ impl Root {
             metrics: Metrics::default(),
             counters,
             breakers,
+            reports: Reports::default(),
             last_seen: Timestamp::default(),
             timer: Timer::default(),
             store,

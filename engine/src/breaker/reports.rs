@@ -27,6 +27,8 @@ pub struct Reports {
     said: BTreeMap<u64, Said>,
     /// There is nothing to say before.
     look_at: Option<Timestamp>,
+    /// Whether there is something new since then.
+    has_news: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +45,7 @@ impl Reports {
             return Vec::new();
         }
         self.look_at = Some(now.plus(LOOK_EVERY));
+        self.has_news = false;
         let mut due: Vec<&Guard> = breakers.guards.values().filter(|guard| self.is_due(guard, now)).collect();
         // those that do not fit go with the next look: not the ones that keep calls away
         due.sort_by_key(|guard| guard.state() == State::Closed);
@@ -52,6 +55,12 @@ impl Reports {
     /// This worker has changed a breaker: whatever is to be said can be had at once, and not a second after the last look.
     pub fn hurry(&mut self) {
         self.look_at = None;
+        self.has_news = true;
+    }
+
+    /// Whether a change has not been said, which is worth a message of its own.
+    pub fn has_news(&self) -> bool {
+        self.has_news
     }
 
     fn is_due(&self, guard: &Guard, now: Timestamp) -> bool {

@@ -64,6 +64,7 @@ impl Active {
             for at in places(&self.policy, &transition.owner) {
                 self.metrics.transition(&self.policy, at, transition.to);
             }
+            self.reports.hurry();
         }
     }
 }

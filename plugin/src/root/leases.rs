@@ -10,7 +10,7 @@ use lanekeeper_engine::wire::{Check, CheckAnswer};
 
 use super::Active;
 use super::answering::{self, Answering};
-use crate::cells::LEASES;
+use crate::cells::{BREAKERS, LEASES};
 
 /// Renewals that go along with one callout: the answer that its streams wait for comes later for each of them.
 const MAX_RENEWALS: usize = 64;
@@ -118,15 +118,17 @@ impl Active {
 
     /// A load, with what leases are due.
     pub(super) fn laden(&mut self, mut load: Load, now: Timestamp) -> Load {
+        load.breakers = self.reports.due(&self.breakers, &BREAKERS, now);
         if let Some(ledger) = &mut self.ledger {
             load.due = ledger.take_due(&LEASES, self.nodes, now, load.room().min(MAX_RENEWALS));
         }
         load
     }
 
-    /// Sends what leases are due, if no callout is under way that would take it along.
+    /// Sends what leases are due, and how breakers have changed, if no callout is under way that would take it along.
     pub(super) fn send_due(&mut self, now: Timestamp) {
-        let is_due = self.ledger.as_ref().and_then(|ledger| ledger.next_due()).is_some_and(|at| at <= now);
+        let leases = self.ledger.as_ref().and_then(|ledger| ledger.next_due());
+        let is_due = leases.is_some_and(|at| at <= now) || self.reports.has_news();
         let Some(store) = self.store.as_mut().filter(|store| is_due && !store.batches.is_asking()) else {
             return;
         };

@@ -55,6 +55,9 @@ impl Active {
     }
 
     fn breakers_period(&self) -> Option<Duration> {
+        if self.reports.has_news() && self.store.as_ref().is_some_and(|store| store.circuit.is_closed()) {
+            return Some(LOOK_AFTER_BREAKERS_EVERY);
+        }
         let until = micros(self.breakers.next_due()?.since(self.last_seen));
         let is_soon = until < micros(SOON);
         Some(if is_soon { LOOK_AFTER_BREAKERS_EVERY } else { SELDOM })

@@ -105,8 +105,14 @@ async fn admitted_over_a_failover(wait_replicas: u32) -> u32 {
     }
     watched.servers[0].kill();
     let is_master = || {
-        let role: Vec<redis::Value> = run(&watched.servers[1], &["ROLE"]);
-        Ok((role.first() == Some(&redis::Value::BulkString(b"master".to_vec()))).then_some(()))
+        // a replica that becomes a master ends its connections
+        let role = watched.servers[1]
+            .connect()
+            .ok()
+            .and_then(|mut connection| redis::cmd("ROLE").query::<Vec<redis::Value>>(&mut connection).ok());
+        let is_master =
+            role.is_some_and(|role| role.first() == Some(&redis::Value::BulkString(b"master".to_vec())));
+        Ok(is_master.then_some(()))
     };
     wait::until("a new master", is_master).unwrap();
     // Its answers wait for no other replica, which there is none of any more.
