@@ -56,6 +56,12 @@ impl Active {
         self.tell_transitions();
     }
 
+    /// No request comes any more: nothing is kept from the other workers, and from the policy that follows.
+    pub(super) fn retire_breakers(&mut self) {
+        self.breakers.retire(&BREAKERS, host::now(), &chance);
+        self.tell_transitions();
+    }
+
     /// Each change is one worker's to tell: that which made it.
     fn tell_transitions(&mut self) {
         for transition in self.breakers.take_transitions() {
