@@ -296,6 +296,18 @@ impl Breakers {
         self.due = self.due.map(|due| if due > now { due } else { now.plus(AGAIN_AFTER) });
     }
 
+    /// Nobody calls under this policy any more: the others hear at once what they were not told, and places that no call
+    /// has are free.
+    pub fn retire(&mut self, cells: &dyn Cells, now: Timestamp, chance: &dyn Fn() -> u32) {
+        let site = Site { cells, worker: self.worker, now, chance };
+        let ids: Vec<u64> = self.guards.keys().copied().collect();
+        for id in ids {
+            // what cannot be told is lost, and places that cannot be given back are free in a few seconds
+            let _ = self.guards.get_mut(&id).map(|guard| guard.retire(site));
+            self.note(id);
+        }
+    }
+
     /// Before this moment there is nothing to look after; never, where none is named. A [`Self::tick`] that comes late
     /// delays what other workers learn, and by more than four seconds gives this one's places to others.
     pub fn next_due(&self) -> Option<Timestamp> {

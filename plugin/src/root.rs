@@ -144,6 +144,7 @@ impl Root {
     pub(crate) fn done(&mut self) -> bool {
         if let Some(active) = &mut self.active {
             active.ledger = None;
+            active.retire_breakers();
             self.is_leaving = active.is_busy();
         }
         if !self.is_leaving {

@@ -111,6 +111,30 @@ impl Host {
         })
     }
 
+    /// Brings a new configuration to the roots that there are, as a host may: their streams get it too.
+    ///
+    /// # Errors
+    ///
+    /// When the plugin refuses it; the old one then stays.
+    pub fn configure_again(&self, configuration: &str) -> Result<(), Refused> {
+        self.0.in_turn(|| {
+            self.0.try_in_canary(configuration.as_bytes())?;
+            self.0.configure_again(configuration.as_bytes());
+            Ok(())
+        })
+    }
+
+    /// Gives a worker a new VM, as Envoy does after a crash with `failure_policy: FAIL_RELOAD`. What the old one had in
+    /// hand is lost.
+    ///
+    /// # Panics
+    ///
+    /// When there are fewer workers.
+    pub fn reload(&self, index: usize) {
+        let old = self.worker(index).vm;
+        self.0.in_turn(|| self.0.reload(&old));
+    }
+
     /// The worker at `index`.
     ///
     /// # Panics

@@ -152,6 +152,11 @@ impl Guard {
         if self.is_spare(site) || self.is_short(site.worker) { self.settle(false, site) } else { Ok(()) }
     }
 
+    /// No call comes any more.
+    pub(super) fn retire(&mut self, site: Site<'_>) -> Result<(), CellsBroken> {
+        if self.due(site.worker).is_some() { self.settle(true, site) } else { Ok(()) }
+    }
+
     /// When it is to be looked after next.
     pub(super) fn due(&self, worker: u64) -> Option<Timestamp> {
         let is_even = self.view.places.of(worker) == self.under_way;

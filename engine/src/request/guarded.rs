@@ -100,8 +100,13 @@ impl Request {
             Stage::Settled(outcome) => outcome,
             Stage::Awaited => cut_off(&settings.failures, facts, || now().since(since)),
             Stage::Answered { status, grpc_status, took } => match (facts.details)() {
+                // a client can leave amid an answer that keeps the upstream's details
                 Some(details) if details == VIA_UPSTREAM => {
-                    whole(&settings.failures, status, grpc_status, took)
+                    if (facts.client_left)() {
+                        Outcome::Ignored
+                    } else {
+                        whole(&settings.failures, status, grpc_status, took)
+                    }
                 }
                 _ => cut_off(&settings.failures, facts, || took),
             },

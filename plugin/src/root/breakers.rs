@@ -1,6 +1,7 @@
 //! Breakers: whether a call may go, what came of it, and who hears of a breaker that has changed its state.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lanekeeper_engine::breaker::{Cause, Entry, Outcome, Settings, State, Transition};
 use lanekeeper_engine::policy::{Policy, written};
@@ -10,6 +11,10 @@ use lanekeeper_engine::units::Timestamp;
 use super::Active;
 use crate::cells::BREAKERS;
 use crate::host::{self, Level};
+
+/// So far beyond the last moment that is known, an answer's own word is taken for when it ended. Where Envoy is told to
+/// suppress its headers, that word is the upstream's.
+const NEAR: Duration = Duration::from_secs(1);
 
 impl Active {
     /// Asks a breaker, by its lane and its place there, whether a call may go.
@@ -38,8 +43,9 @@ impl Active {
         let Some(EndedCall { permit, outcome, not_before }) = request.call_ended(facts, &host::now) else {
             return;
         };
+        let is_near = not_before <= self.last_seen.plus(NEAR);
         let now = match outcome {
-            Outcome::Success { .. } | Outcome::Ignored if !permit.is_probe() => {
+            Outcome::Success { .. } | Outcome::Ignored if is_near && !permit.is_probe() => {
                 self.last_seen.max(not_before)
             }
             _ => host::now(),
@@ -53,6 +59,12 @@ impl Active {
     pub(super) fn look_after_breakers(&mut self, now: Timestamp) {
         self.last_seen = now;
         self.breakers.tick(&BREAKERS, now, &chance);
+        self.tell_transitions();
+    }
+
+    /// No request comes any more: nothing is kept from the other workers, and from the policy that follows.
+    pub(super) fn retire_breakers(&mut self) {
+        self.breakers.retire(&BREAKERS, host::now(), &chance);
         self.tell_transitions();
     }
 

@@ -1,6 +1,7 @@
 //! The built plugin on the fake host.
 
 mod bad_input;
+mod breakers;
 mod charging;
 mod counters;
 mod leases;

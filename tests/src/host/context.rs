@@ -41,7 +41,7 @@ pub(super) struct Timer {
 /// A root context, which is one configuration in one VM.
 pub(super) struct Root {
     pub(super) id: u32,
-    pub(super) configuration: Vec<u8>,
+    pub(super) configuration: RefCell<Vec<u8>>,
     /// Whether the configuration can be read: only while the root is created and configured.
     pub(super) configuring: Cell<bool>,
     pub(super) life: Cell<RootLife>,
@@ -57,7 +57,7 @@ impl Root {
     pub(super) fn new(id: u32, configuration: &[u8]) -> Rc<Self> {
         Rc::new(Self {
             id,
-            configuration: configuration.to_vec(),
+            configuration: RefCell::new(configuration.to_vec()),
             configuring: Cell::new(false),
             life: Cell::new(RootLife::Active),
             streams: Cell::new(0),

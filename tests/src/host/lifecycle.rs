@@ -57,6 +57,30 @@ impl Process {
         }
     }
 
+    /// Configures every VM's root once more.
+    pub(super) fn configure_again(&self, configuration: &[u8]) {
+        let vms = self.vms.borrow().clone();
+        for (vm, root) in vms.iter().filter_map(|vm| Some((vm, vm.active_root()?))) {
+            *root.configuration.borrow_mut() = configuration.to_vec();
+            vm.take_or_fail(&root);
+        }
+    }
+
+    /// Puts a new VM in the place of one, under the same configuration.
+    pub(super) fn reload(self: &Rc<Self>, old: &Rc<Vm>) {
+        let id = old.state.id;
+        let configuration = old.active_root().map(|root| root.configuration.borrow().clone());
+        old.crash();
+        self.agenda.borrow_mut().forget(|event| event.vm() == id);
+        self.callouts.borrow_mut().pending.retain(|_, callout| callout.vm != id);
+        self.reloads.set(self.reloads.get() + 1);
+        let new = Vm::start(self, id);
+        for vm in self.vms.borrow_mut().iter_mut().filter(|vm| Rc::ptr_eq(vm, old)) {
+            *vm = new.clone();
+        }
+        new.configure_or_fail(&configuration.unwrap_or_default());
+    }
+
     /// Gives every VM a second root, and sends off the first one when its streams are gone.
     pub(super) fn reconfigure_vms(&self, configuration: &[u8]) {
         let vms = self.vms.borrow().clone();
@@ -78,17 +102,47 @@ impl Vm {
         self.state.contexts.borrow_mut().insert(root.id, Context::Root(root.clone()));
         root.configuring.set(true);
         self.callback(root.id, "proxy_on_context_create", &[root.id, 0]);
+        self.takes(&root)
+    }
+
+    /// Whether the root starts with its configuration.
+    fn takes(&self, root: &Root) -> bool {
+        root.configuring.set(true);
         let size = self.process().settings.vm_configuration.len() as u32;
-        let started = self.says_yes(&root, "proxy_on_vm_start", size);
-        let taken = started && self.says_yes(&root, "proxy_on_configure", configuration.len() as u32);
+        let started = self.says_yes(root, "proxy_on_vm_start", size);
+        let size = root.configuration.borrow().len() as u32;
+        let taken = started && self.says_yes(root, "proxy_on_configure", size);
         root.configuring.set(false);
         taken && !self.state.failed.get()
     }
 
     /// A VM that does not take what the canary took is as failed as one that trapped.
     fn configure_or_fail(&self, configuration: &[u8]) {
-        if !self.configure(configuration) && !self.state.failed.get() {
+        let taken = self.configure(configuration);
+        self.fail_unless(taken);
+    }
+
+    fn take_or_fail(&self, root: &Root) {
+        let taken = self.takes(root);
+        self.fail_unless(taken);
+    }
+
+    fn fail_unless(&self, taken: bool) {
+        if !taken && !self.state.failed.get() {
             self.fail("proxy_on_configure", "refused what the canary took".to_owned());
+        }
+    }
+
+    /// The VM is gone from one moment to the next, and its streams are lost.
+    pub(super) fn crash(&self) {
+        self.state.failed.set(true);
+        let contexts: Vec<Context> = self.state.contexts.borrow().values().cloned().collect();
+        for context in contexts {
+            if let Context::Stream(stream) = context
+                && stream.borrow().end.is_none()
+            {
+                self.fail_stream(&stream);
+            }
         }
     }
 

@@ -52,6 +52,8 @@ pub(super) struct Process {
     pub(super) misuses: RefCell<Vec<String>>,
     /// How many drivers are at work; the event loops run when the last one is done.
     pub(super) turn: Cell<u32>,
+    /// How many VMs were replaced. Each new one has a chance of its own.
+    pub(super) reloads: Cell<u64>,
 }
 
 impl Process {
@@ -74,6 +76,7 @@ impl Process {
             traps: RefCell::default(),
             misuses: RefCell::default(),
             turn: Cell::new(0),
+            reloads: Cell::new(0),
         })
     }
 

@@ -75,7 +75,7 @@ fn buffer(call: &Call<'_, '_>, kind: u32) -> Result<Vec<u8>, Status> {
         CALLOUT_BODY => call.root()?.reception.borrow().as_ref().map(|reception| reception.body.to_vec()),
         VM_CONFIGURATION => Some(call.process.settings.vm_configuration.clone()),
         PLUGIN_CONFIGURATION => {
-            Some(call.root()?).filter(|r| r.configuring.get()).map(|r| r.configuration.clone())
+            Some(call.root()?).filter(|r| r.configuring.get()).map(|r| r.configuration.borrow().clone())
         }
         kind if kind > LAST_BUFFER => return Err(Status::BadArgument),
         _ => None,

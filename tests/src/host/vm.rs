@@ -84,7 +84,8 @@ pub(super) struct Vm {
 impl Vm {
     /// Starts an instance and lets it initialize itself.
     pub(super) fn start(process: &Rc<Process>, id: VmId) -> Rc<Self> {
-        let state = Rc::new(VmState::new(id, process.settings.seed));
+        let seed = process.settings.seed.wrapping_add(process.reloads.get());
+        let state = Rc::new(VmState::new(id, seed));
         let guest = Guest { process: Rc::downgrade(process), vm: state.clone() };
         let mut store = Store::new(&process.plugin.engine, guest);
         if process.plugin.metered {

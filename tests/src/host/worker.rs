@@ -31,6 +31,13 @@ impl Worker {
         self.vm.state.failed.get()
     }
 
+    /// The VM is gone from one moment to the next, without a word. [`Host::traps`] does not name it.
+    ///
+    /// [`Host::traps`]: super::Host::traps
+    pub fn crash(&self) {
+        self.process.in_turn(|| self.vm.crash());
+    }
+
     /// How many roots and streams live in the VM.
     pub fn contexts(&self) -> (usize, usize) {
         let deleted = self.vm.state.deleted.borrow();
