@@ -72,6 +72,12 @@ pub enum Manner {
     ResetBefore,
     /// The connection is reset behind the headers and a part of the body.
     ResetAmid,
+    /// Something that is no HTTP is said, and the connection is closed.
+    Nonsense,
+    /// The connection is closed before anything is said.
+    Close,
+    /// After the headers and a part of the body nothing more comes.
+    HangAmid,
     /// Nothing is said until the manner changes; then it holds.
     Hang,
 }

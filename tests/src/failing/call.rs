@@ -27,11 +27,14 @@ pub(super) async fn serve_all(connection: TcpStream, book: &watch::Sender<Book>)
         let Some(manner) = manner(&mut connection, lane, book.subscribe()).await? else {
             return Ok(());
         };
-        let (answer, is_reset) = written(manner);
+        let (answer, then) = written(manner);
         connection.write_all(answer.as_bytes()).await?;
-        drop(call);
-        if is_reset {
-            return connection.get_ref().set_zero_linger();
+        match then {
+            Then::Next => drop(call),
+            // until the other side is gone
+            Then::Hold => return connection.fill_buf().await.map(drop),
+            Then::Close => return Ok(()),
+            Then::Reset => return connection.get_ref().set_zero_linger(),
         }
     }
     Ok(())
@@ -77,21 +80,33 @@ async fn manner(
     }
 }
 
-/// What is written, and whether the connection is reset then.
-fn written(manner: Manner) -> (String, bool) {
+/// What follows what is written.
+enum Then {
+    Next,
+    Hold,
+    Close,
+    Reset,
+}
+
+fn written(manner: Manner) -> (String, Then) {
     let grpc = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n";
+    let half = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_owned();
     match manner {
         Manner::Status(status) | Manner::Late(status, _) => {
-            (format!("HTTP/1.1 {status} As-Told\r\ncontent-length: 4\r\n\r\ntold"), false)
+            (format!("HTTP/1.1 {status} As-Told\r\ncontent-length: 4\r\n\r\ntold"), Then::Next)
         }
         Manner::GrpcTrailers(status) => {
             let chunks = format!("5\r\n\0\0\0\0\0\r\n0\r\ngrpc-status: {status}\r\n\r\n");
-            (format!("{grpc}transfer-encoding: chunked\r\ntrailer: grpc-status\r\n\r\n{chunks}"), false)
+            let head = "transfer-encoding: chunked\r\ntrailer: grpc-status\r\n\r\n";
+            (format!("{grpc}{head}{chunks}"), Then::Next)
         }
         Manner::GrpcAlone(status) => {
-            (format!("{grpc}grpc-status: {status}\r\ncontent-length: 0\r\n\r\n"), false)
+            (format!("{grpc}grpc-status: {status}\r\ncontent-length: 0\r\n\r\n"), Then::Next)
         }
-        Manner::ResetAmid => ("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_owned(), true),
-        Manner::ResetBefore | Manner::Hang => (String::new(), true),
+        Manner::ResetAmid => (half, Then::Reset),
+        Manner::HangAmid => (half, Then::Hold),
+        Manner::Nonsense => ("what?\r\n\r\n".to_owned(), Then::Close),
+        Manner::Close => (String::new(), Then::Close),
+        Manner::ResetBefore | Manner::Hang => (String::new(), Then::Reset),
     }
 }
