@@ -1,5 +1,6 @@
 //! Breakers in a real Envoy, before a service that fails on demand.
 
+mod failures;
 mod isolation;
 
 use std::io::Write;
