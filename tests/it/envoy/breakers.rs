@@ -2,10 +2,12 @@
 
 mod failures;
 mod isolation;
+mod mappings;
 
 use std::io::Write;
 use std::net::TcpStream;
 use std::thread;
+use std::time::Duration;
 
 use lanekeeper_tests::client::{Answer, Client, TRUSTED};
 use lanekeeper_tests::envoy::{Envoy, Setup};
@@ -66,13 +68,17 @@ fn wait_for_streams(envoy: &Envoy) {
 
 /// Sends a request whose answer nobody reads; dropped, its client leaves.
 fn begin(envoy: &Envoy, lane: Lane, path: &str) -> TcpStream {
+    begin_with(envoy, lane, &format!("GET {path} HTTP/1.1\r\n"))
+}
+
+/// The same, with a first line and headers of its own.
+fn begin_with(envoy: &Envoy, lane: Lane, head: &str) -> TcpStream {
     let mut client = TcpStream::connect(envoy.address()).unwrap();
-    let headers: String = lane
-        .headers()
-        .iter()
-        .map(|(name, value)| format!("{name}: {}\r\n", String::from_utf8_lossy(value)))
-        .collect();
-    client.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n{headers}\r\n").as_bytes()).unwrap();
+    client.write_all(format!("{head}host: a\r\n").as_bytes()).unwrap();
+    for (name, value) in lane.headers() {
+        client.write_all(&[name.as_bytes(), b": ", value, b"\r\n"].concat()).unwrap();
+    }
+    client.write_all(b"\r\n").unwrap();
     client
 }
 
