@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod envoy {
+    mod breakers;
     mod success;
 }
 

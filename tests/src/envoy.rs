@@ -20,7 +20,7 @@ mod admin;
 mod setup;
 
 pub use admin::Admin;
-pub use setup::Setup;
+pub use setup::{Edit, Setup};
 
 /// How many workers each Envoy has, unless told otherwise; each has a VM of its own.
 pub const WORKERS: u64 = 2;
@@ -151,6 +151,8 @@ fn command(folder: &Folder) -> Result<Command> {
         // several run side by side, and none is ever taken over by a next one
         .arg("--disable-hot-restart")
         .args(["--log-format", "%l %n: %v"])
+        // an access log that a test reads comes soon
+        .args(["--file-flush-interval-msec", "50"])
         // hides the list of all that this Envoy can do, which is most of a log
         .args(["--component-log-level", "main:warning"])
         .stdin(Stdio::null())

@@ -4,6 +4,7 @@ pub mod client;
 pub mod clock;
 pub mod demo;
 pub mod envoy;
+pub mod failing;
 #[cfg(feature = "fake-host")]
 pub mod fake_shim;
 #[cfg(feature = "fake-host")]

@@ -191,9 +191,7 @@ impl Cut {
                     Cut::Reset
                 }
             }
-            "early_upstream_reset" => Cut::Reset,
-            "upstream_response_timeout"
-            | "response_timeout"
+            "response_timeout"
             | "upstream_per_try_timeout"
             | "upstream_per_try_idle_timeout"
             | "upstream_max_stream_duration_reached" => Cut::Timeout,

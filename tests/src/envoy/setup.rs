@@ -39,7 +39,11 @@ pub struct Setup {
     workers: u64,
     upstream_trailers: bool,
     websockets: bool,
+    edit: Edit,
 }
+
+/// Changes the finished clusters and the finished listener.
+pub type Edit = fn(clusters: &mut Value, listener: &mut Value);
 
 impl Setup {
     /// Envoy as shipped, with the shipped policy, in front of this upstream; its store is nowhere.
@@ -52,6 +56,7 @@ impl Setup {
             workers: WORKERS,
             upstream_trailers: false,
             websockets: false,
+            edit: |_, _| {},
         }
     }
 
@@ -90,6 +95,11 @@ impl Setup {
         Self { websockets: true, ..self }
     }
 
+    /// With a change of the shipped configuration that no other test needs.
+    pub fn edited(self, edit: Edit) -> Self {
+        Self { edit, ..self }
+    }
+
     /// Starts it.
     pub fn start(self) -> Result<Envoy> {
         Envoy::start(self)
@@ -121,7 +131,8 @@ impl Setup {
             None => remove(&mut clusters, STORE_CLUSTER)?,
         }
         let mut listeners = take(&mut bootstrap, "/static_resources/listeners")?;
-        let front = self.front(named(&mut listeners, FRONT)?.take())?;
+        let mut front = self.front(named(&mut listeners, FRONT)?.take())?;
+        (self.edit)(&mut clusters, &mut front);
         *at(&mut bootstrap, "/static_resources")? = json!({"clusters": clusters});
         Ok(Configuration { bootstrap, front })
     }
