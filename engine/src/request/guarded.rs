@@ -100,12 +100,13 @@ impl Request {
             Stage::Settled(outcome) => outcome,
             Stage::Awaited => cut_off(&settings.failures, facts, || now().since(since)),
             Stage::Answered { status, grpc_status, took } => match (facts.details)() {
-                // a client can leave amid an answer that keeps the upstream's details
                 Some(details) if details == VIA_UPSTREAM => {
-                    if (facts.client_left)() {
-                        Outcome::Ignored
-                    } else {
-                        whole(&settings.failures, status, grpc_status, took)
+                    match whole(&settings.failures, status, grpc_status, took) {
+                        // a good answer was begun in time: most are, so nobody asks who ended it
+                        good @ Outcome::Success { took } if took <= settings.slow_call.over => good,
+                        // a client can leave amid an answer that keeps the upstream's details
+                        _ if (facts.client_left)() => Outcome::Ignored,
+                        bad => bad,
                     }
                 }
                 _ => cut_off(&settings.failures, facts, || took),

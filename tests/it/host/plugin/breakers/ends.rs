@@ -20,12 +20,15 @@ pub(super) enum Says {
     Failed(&'static str),
     /// A failure, where the policy has this word in its list; else it says nothing, for there is no answer.
     Cut(&'static str),
+    /// Nothing, where the policy has this word in its list, for its client left; else the call was answered, and well.
+    Abandoned(&'static str),
 }
 
 impl Says {
     fn where_listed(self, list: &[&str]) -> Self {
         match self {
-            Says::Failed(word) if !list.contains(&word) => Says::Success,
+            Says::Failed(word) | Says::Abandoned(word) if !list.contains(&word) => Says::Success,
+            Says::Abandoned(_) => Says::Nothing,
             Says::Cut(word) if !list.contains(&word) => Says::Nothing,
             Says::Cut(word) => Says::Failed(word),
             other => other,
@@ -67,7 +70,7 @@ fn reset_before(stream: &Stream, reason: &str) {
 
 /// All ways, as a table.
 pub(super) fn cases() -> Vec<Case> {
-    use Says::{Cut, Failed, Nothing, Success};
+    use Says::{Abandoned, Cut, Failed, Nothing, Success};
     let http = |name, end, says| Case { name, request: list, end, says };
     let grpc = |name, end, says| Case { name, request: grpc, end, says };
     vec![
@@ -203,12 +206,12 @@ pub(super) fn cases() -> Vec<Case> {
             Nothing,
         ),
         http(
-            "its client resets it amid the answer",
+            "its client resets a good answer that was begun in time",
             |stream| {
                 stream.respond([(":status", "200")]);
                 stream.reset_by_client();
             },
-            Nothing,
+            Success,
         ),
         http(
             "its client resets it amid an error",
@@ -216,7 +219,7 @@ pub(super) fn cases() -> Vec<Case> {
                 stream.respond([(":status", "500")]);
                 stream.reset_by_client();
             },
-            Nothing,
+            Abandoned("5xx"),
         ),
         http(
             "its client leaves, and that ends the call upstream",
