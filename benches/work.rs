@@ -7,7 +7,7 @@
 //!
 //! Host calls weigh more than instructions: each leaves the VM, and most copy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -35,6 +35,9 @@ const PER_HOUR: u32 = 20_000_000;
 /// The limits of a policy with two.
 const LIMITS: [&str; 2] = ["per_user", "per_shop"];
 
+/// The command of every request.
+const COMMAND: &str = "vouchers";
+
 /// How many requests are measured in each case.
 #[derive(Clone, Copy, Debug)]
 pub struct Size(u32);
@@ -57,6 +60,19 @@ pub enum Road {
     Cold,
     /// This node's counters allow it: there is no store.
     Local,
+    /// The open breaker of its command refuses it.
+    Broken,
+}
+
+/// What stands between a request's command and its upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Nothing.
+    None,
+    /// A breaker.
+    Breaker,
+    /// A breaker that counts how many calls are under way.
+    Bulkhead,
 }
 
 /// One kind of requests.
@@ -67,6 +83,7 @@ pub struct Case {
     windows: usize,
     /// Whether the answer gets the older headers beside the draft's.
     older_headers: bool,
+    guard: Guard,
 }
 
 /// What the requests of a case took together.
@@ -83,24 +100,60 @@ pub struct Work {
 }
 
 impl Road {
-    const ALL: [Self; 4] = [Self::Leased, Self::Remembered, Self::Cold, Self::Local];
-
     fn name(self) -> &'static str {
         match self {
             Self::Leased => "leased",
             Self::Remembered => "remembered",
             Self::Cold => "cold",
             Self::Local => "local",
+            Self::Broken => "broken",
         }
     }
 
-    /// What the counter of decisions says of it.
-    fn decision(self) -> &'static str {
-        match self {
+    /// The counter of what it decides about this limit. A breaker is asked before all limits.
+    fn counter(self, limit: &str) -> String {
+        let so = match self {
             Self::Leased => "outcome.admitted.source.lease",
             Self::Remembered => "outcome.rejected.source.remembered",
             Self::Cold => "outcome.admitted.source.store",
             Self::Local => "outcome.admitted.source.local",
+            Self::Broken => {
+                let refusals = "lanekeeper.breaker_refusals_total.lane.normal";
+                return format!("{refusals}.command.{COMMAND}.outcome.rejected.reason.open");
+            }
+        };
+        format!("lanekeeper.decisions_total.lane.normal.limit.{limit}.{so}")
+    }
+
+    /// How many times it is counted for a request under so many limits: of those that refuse one is named.
+    fn counts(self, limits: usize) -> u64 {
+        match self {
+            Self::Remembered | Self::Broken => 1,
+            Self::Leased | Self::Cold | Self::Local => limits as u64,
+        }
+    }
+
+    /// Whether the policy has a store.
+    fn has_store(self) -> bool {
+        self != Self::Local
+    }
+}
+
+impl Guard {
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Breaker => "_breaker",
+            Self::Bulkhead => "_breaker_and_bulkhead",
+        }
+    }
+
+    /// What `resilience` says of the command.
+    fn entry(self) -> Option<Value> {
+        match self {
+            Self::None => None,
+            Self::Breaker => Some(json!({})),
+            Self::Bulkhead => Some(json!({"max_concurrent": 100})),
         }
     }
 }
@@ -109,10 +162,11 @@ impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = |count| if count == 1 { "one" } else { "two" };
         let many = |count| if count == 1 { "" } else { "s" };
-        let Self { road, limits, windows, older_headers } = *self;
+        let Self { road, limits, windows, older_headers, guard } = *self;
         write!(f, "{}_{}_limit{}", road.name(), number(limits), many(limits))?;
         write!(f, "_{}_window{}", number(windows), many(windows))?;
-        if older_headers { f.write_str("_older_headers") } else { Ok(()) }
+        f.write_str(if older_headers { "_older_headers" } else { "" })?;
+        f.write_str(guard.name())
     }
 }
 
@@ -120,21 +174,34 @@ impl Case {
     /// Every kind, in the order in which they are shown.
     pub fn all() -> Vec<Self> {
         let mut cases = Vec::new();
-        for road in Road::ALL {
+        for road in [Road::Leased, Road::Remembered, Road::Cold, Road::Local] {
             for (limits, windows) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
-                cases.push(Self { road, limits, windows, older_headers: false });
+                cases.push(Self::unguarded(road, limits, windows));
             }
             if road != Road::Remembered {
-                cases.push(Self { road, limits: 2, windows: 2, older_headers: true });
+                cases.push(Self { older_headers: true, ..Self::unguarded(road, 2, 2) });
             }
         }
+        cases.extend(Self::guarded());
         cases
+    }
+
+    /// Those with a breaker.
+    fn guarded() -> Vec<Self> {
+        let guards = [Guard::Breaker, Guard::Bulkhead];
+        let of = |road| guards.map(|guard| Self { guard, ..Self::unguarded(road, 1, 1) });
+        let broken = Self { guard: Guard::Breaker, ..Self::unguarded(Road::Broken, 1, 1) };
+        [Road::Leased, Road::Remembered, Road::Local].into_iter().flat_map(of).chain([broken]).collect()
+    }
+
+    fn unguarded(road: Road, limits: usize, windows: usize) -> Self {
+        Self { road, limits, windows, older_headers: false, guard: Guard::None }
     }
 
     /// Measures requests of this kind, one after the other.
     pub fn measure(self, size: Size) -> Result<Work> {
         let host = Host::builder().metered().start(&self.policy().to_string())?;
-        if self.road != Road::Local {
+        if self.road.has_store() {
             Store::new().serve(&host);
         }
         let requests = size.0;
@@ -149,10 +216,8 @@ impl Case {
             fuel: host.work().values().map(|work| work.fuel).sum(),
         };
         let decided = self.decided(&host) - decided_before;
-        // of the limits that refuse a request, one is named
-        let each = if self.road == Road::Remembered { 1 } else { self.limits as u64 };
-        let (expected, so) = (u64::from(requests) * each, self.road.decision());
-        ensure!(decided == expected, "{self}: {decided} decisions instead of {expected} were {so}");
+        let expected = u64::from(requests) * self.road.counts(self.limits);
+        ensure!(decided == expected, "{self}: {decided} decisions instead of {expected} were so");
         ensure!(host.traps().is_empty(), "{self}: {:?}", host.traps());
         Ok(work)
     }
@@ -168,12 +233,16 @@ impl Case {
         let headers: Vec<(&str, &str)> = headers.into_iter().chain(subjects).collect();
         let stream = host.worker(0).request(Request::from(headers.as_slice()));
         if stream.state() == State::Continued {
-            stream.respond([
-                (":status", "200"),
+            // the first failures open the breaker for longer than the measured requests take
+            let status = if self.road == Road::Broken { "500" } else { "200" };
+            let told = (self.guard != Guard::None).then_some(("x-envoy-upstream-service-time", "1"));
+            let headers = [
+                (":status", status),
                 ("content-type", "application/json"),
                 ("content-length", "1024"),
                 ("server", "shop"),
-            ]);
+            ];
+            stream.respond(headers.into_iter().chain(told).collect::<Vec<_>>().as_slice());
         }
         stream.end();
     }
@@ -199,17 +268,21 @@ impl Case {
             "rate_limits": limits.collect::<serde_json::Map<_, _>>(),
             "responses": {"headers": headers},
         });
-        if let (Some(policy), true) = (policy.as_object_mut(), self.road != Road::Local) {
-            policy.insert("store".to_owned(), json!({"cluster": "lanekeeper"}));
+        let store = self.road.has_store().then(|| ("store".to_owned(), json!({"cluster": "lanekeeper"})));
+        let commands = json!([{"command": COMMAND, "match": {"path": {"prefix": "/api/"}}}]);
+        let guarded = self.guard.entry().map(|entry| {
+            [("commands".to_owned(), commands), ("resilience".to_owned(), json!({COMMAND: entry}))]
+        });
+        if let Some(policy) = policy.as_object_mut() {
+            policy.extend(store.into_iter().chain(guarded.into_iter().flatten()));
         }
         policy
     }
 
-    /// How many decisions of its limits were as this road has them.
+    /// How many decisions were as this road has them.
     fn decided(self, host: &Host) -> u64 {
-        let so = self.road.decision();
-        let name = |limit| format!("lanekeeper.decisions_total.lane.normal.limit.{limit}.{so}");
-        LIMITS.iter().map(|limit| host.counter(&name(limit)).unwrap_or_default()).sum()
+        let counters: BTreeSet<String> = LIMITS.iter().map(|limit| self.road.counter(limit)).collect();
+        counters.iter().map(|name| host.counter(name).unwrap_or_default()).sum()
     }
 }
 
@@ -275,11 +348,31 @@ mod tests {
 
     #[test]
     fn a_request_under_a_lease_makes_eight_host_calls_at_most_and_hardly_a_question() {
-        let is_leased = |case: &Case| case.road == Road::Leased && !case.older_headers;
+        let is_leased =
+            |case: &Case| case.road == Road::Leased && !case.older_headers && case.guard == Guard::None;
         for case in Case::all().into_iter().filter(is_leased) {
             let work = case.measure(Size::FULL).unwrap();
             let questions = work.per_request(work.calls.get("proxy_http_call").copied().unwrap_or_default());
             assert!(work.row().figure("host_calls") <= 8.0 && questions < 0.01, "{case}: {:?}", work.calls);
+        }
+    }
+
+    /// The answer's headers, and how it ended. What the workers share is looked at now and then.
+    #[test]
+    fn a_breaker_costs_a_request_two_host_calls_and_an_eighth_of_one_at_most() {
+        let measured = |case: Case| case.measure(Size::FULL).unwrap();
+        for case in Case::guarded().into_iter().filter(|case| case.road != Road::Broken) {
+            let (with, without) = (measured(case), measured(Case { guard: Guard::None, ..case }));
+            let more = with.row().figure("host_calls") - without.row().figure("host_calls");
+            assert!(more <= 2.125, "{case}: {more} more: {:?} and {:?}", with.calls, without.calls);
+        }
+    }
+
+    #[test]
+    fn an_open_breaker_refuses_without_a_look_at_what_the_workers_share() {
+        for case in Case::guarded().into_iter().filter(|case| case.road == Road::Broken) {
+            let calls = case.measure(Size::FULL).unwrap().calls;
+            assert!(!calls.keys().any(|name| name.contains("shared_data")), "{calls:?}");
         }
     }
 

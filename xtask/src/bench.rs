@@ -39,7 +39,7 @@ pub(crate) enum Question {
     ///
     /// The built plugin runs on the fake host, and what its requests take is counted: of those that are allowed under
     /// a lease or by the store, refused from memory or counted on the node; under one and two limits of one and two windows, with the
-    /// answer's headers. The figures are the same in every run and on every machine. What has grown by more than 10 %
+    /// answer's headers, and with a breaker before them. The figures are the same in every run and on every machine. What has grown by more than 10 %
     /// over benches/recorded/work.json is said, and fails `cargo xtask test`: mend it, or `--record` it with the change
     /// that is worth it. Takes some seconds.
     Work(How),

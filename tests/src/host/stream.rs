@@ -202,10 +202,9 @@ impl Stream {
         self.cut("downstream_remote_disconnect", DOWNSTREAM_TERMINATION);
     }
 
-    /// The client resets its stream, as HTTP/2 can: the details stay those of the response.
+    /// The client resets its stream, as HTTP/2 can.
     pub fn reset_by_client(&self) {
-        self.set_property(&["response", "flags"], DOWNSTREAM_REMOTE_RESET.to_le_bytes());
-        self.drive(|| self.vm.reset(&self.cell));
+        self.cut("http2.remote_reset", DOWNSTREAM_REMOTE_RESET);
     }
 
     /// The upstream breaks off its response.

@@ -206,18 +206,36 @@ pub(super) fn cases() -> Vec<Case> {
             Nothing,
         ),
         http(
-            "its client resets a good answer that was begun in time",
+            "its client resets it amid the answer",
             |stream| {
                 stream.respond([(":status", "200")]);
                 stream.reset_by_client();
             },
-            Success,
+            Nothing,
         ),
         http(
             "its client resets it amid an error",
             |stream| {
                 stream.respond([(":status", "500")]);
                 stream.reset_by_client();
+            },
+            Nothing,
+        ),
+        http(
+            "its client ends a good answer, and the flags alone say so",
+            |stream| {
+                stream.respond([(":status", "200")]);
+                stream.set_property(&["response", "flags"], CLIENT_LEFT.to_le_bytes());
+                stream.end();
+            },
+            Success,
+        ),
+        http(
+            "its client ends an error, and the flags alone say so",
+            |stream| {
+                stream.respond([(":status", "500")]);
+                stream.set_property(&["response", "flags"], CLIENT_LEFT.to_le_bytes());
+                stream.end();
             },
             Abandoned("5xx"),
         ),
