@@ -3,6 +3,7 @@
 mod failures;
 mod isolation;
 mod mappings;
+mod workers;
 
 use std::io::Write;
 use std::net::TcpStream;
