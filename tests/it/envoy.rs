@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use lanekeeper_tests::client::{Answer, Client, TRUSTED, UNTRUSTED};
 use lanekeeper_tests::demo::{self, Stage, Step};
-use lanekeeper_tests::envoy::{Envoy, Setup, Verdict, WORKERS};
+use lanekeeper_tests::envoy::{Envoy, Setup, Shipped, Verdict, WORKERS, validate};
 use lanekeeper_tests::redis::Redis;
 use lanekeeper_tests::scenario::{self, Proxy, SCENARIOS, Seen, Sender};
 use lanekeeper_tests::shim_process::ShimProcess;
@@ -191,20 +191,39 @@ fn every_scenario_holds_in_a_real_envoy_over_redis() {
 
 // What is shipped.
 
-#[test]
-fn the_shipped_configuration_holds_the_shipped_policy() {
-    let envoy: Value = serde_saphyr::from_str(include_str!("../../envoy/demo/envoy.yaml")).unwrap();
+/// Its filter's configuration.
+fn shipped_plugin(shipped: Shipped) -> Value {
+    let envoy = shipped.envoy().unwrap();
     let filter = &envoy["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
-    let plugin = &filter["http_filters"][0]["typed_config"]["config"];
-    let configured: Value = serde_json::from_str(plugin["configuration"]["value"].as_str().unwrap()).unwrap();
-    assert_eq!(configured, demo::policy().unwrap());
+    filter["http_filters"][0]["typed_config"]["config"].clone()
 }
 
 #[test]
-fn the_shipped_configuration_is_valid() {
-    let verdict =
-        Setup::new(([127, 0, 0, 1], 1).into()).store(([127, 0, 0, 1], 2).into()).validate().unwrap();
-    assert!(matches!(verdict, Verdict::Accepted), "{verdict:?}");
+fn each_shipped_configuration_holds_the_policy_beside_it_and_reloads_a_filter_that_has_failed() {
+    for shipped in Shipped::ALL {
+        let plugin = shipped_plugin(shipped);
+        let configured: Value =
+            serde_json::from_str(plugin["configuration"]["value"].as_str().unwrap()).unwrap();
+        assert_eq!(configured, shipped.policy().unwrap(), "{shipped:?}");
+        assert_eq!(plugin["failure_policy"], "FAIL_RELOAD", "{shipped:?}");
+    }
+}
+
+#[test]
+fn all_shipped_configurations_label_metrics_alike() {
+    let labels = Shipped::ALL.map(|shipped| shipped.envoy().unwrap()["stats_config"].clone());
+    assert!(labels.iter().all(|of| *of == labels[0]), "{labels:?}");
+}
+
+#[test]
+fn each_shipped_configuration_is_valid_and_so_is_what_stands_in_for_a_service() {
+    for shipped in Shipped::ALL {
+        let setup = Setup::shipped(shipped, ([127, 0, 0, 1], 1).into());
+        let setup = if shipped == Shipped::Demo { setup.store(([127, 0, 0, 1], 2).into()) } else { setup };
+        for verdict in [setup.validate().unwrap(), validate(&shipped.upstream().unwrap()).unwrap()] {
+            assert!(matches!(verdict, Verdict::Accepted), "{shipped:?}: {verdict:?}");
+        }
+    }
 }
 
 // Counting.

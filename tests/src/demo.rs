@@ -4,10 +4,10 @@
 
 use std::io::Write;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::Value;
 
-use crate::envoy::{Envoy, Setup, WORKERS};
+use crate::envoy::{Envoy, Setup, Shipped, WORKERS};
 use crate::shim_process::ShimProcess;
 use crate::upstream::Upstream;
 
@@ -17,8 +17,6 @@ pub use steps::{
     a_flood_stays_in_its_lane, a_forged_flag_counts_as_normal, a_typo_is_refused, a_user_is_limited,
     the_node_counts_without_the_store, the_store_decides_again,
 };
-
-const POLICY: &str = include_str!("../../envoy/demo/policy.yaml");
 
 /// What a step has to show: figures for its line, and what stands below it.
 #[derive(Clone, Debug)]
@@ -66,7 +64,7 @@ impl Stage {
 
 /// The policy of `envoy/demo/policy.yaml`.
 pub fn policy() -> Result<Value> {
-    serde_saphyr::from_str(POLICY).context("the demo's policy.yaml is no YAML")
+    Shipped::Demo.policy()
 }
 
 /// Runs all steps and shows each in a line; an error if one does not hold.

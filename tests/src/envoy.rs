@@ -1,6 +1,6 @@
 //! A real Envoy with the real plugin.
 //!
-//! [`Setup`] makes its configuration from the shipped `envoy/demo/envoy.yaml`, so what is tested is what is shipped.
+//! [`Setup`] makes its configuration from what is [`Shipped`] in `envoy/`, so what is tested is what is shipped.
 //! [`Envoy`] is the running process on ports of its own. Its listener comes from a watched file, as from a control
 //! plane, so a policy can be changed while it runs.
 
@@ -18,9 +18,11 @@ use crate::{tools, wait};
 
 mod admin;
 mod setup;
+mod shipped;
 
 pub use admin::Admin;
 pub use setup::{Edit, Setup};
+pub use shipped::Shipped;
 
 /// How many workers each Envoy has, unless told otherwise; each has a VM of its own.
 pub const WORKERS: u64 = 2;
@@ -58,7 +60,7 @@ impl Envoy {
                 // connections of an old policy are closed soon
                 .args(["--drain-time-s", "1"]),
         )?;
-        match reach(&mut process, &folder.file("admin")) {
+        match reach(&mut process, &folder.file("admin"), setup.listener()) {
             Ok((admin, front)) => Ok(Self { process, folder, setup, admin, front }),
             Err(error) => Err(error.context(format!("Envoy's log:\n{}", folder.log()))),
         }
@@ -134,10 +136,10 @@ impl Drop for Envoy {
     }
 }
 
-/// Runs `envoy --mode validate` on the configuration.
-fn validate(setup: &Setup) -> Result<Verdict> {
+/// Runs `envoy --mode validate` on a configuration.
+pub fn validate(configuration: &Value) -> Result<Verdict> {
     let folder = Folder::new()?;
-    folder.write("bootstrap.json", &setup.configuration()?.whole()?)?;
+    folder.write("bootstrap.json", configuration)?;
     let mut process = Process::start(command(&folder)?.args(["--mode", "validate"]))?;
     if process.wait()?.success() { Ok(Verdict::Accepted) } else { Ok(Verdict::Refused(folder.log())) }
 }
@@ -162,7 +164,7 @@ fn command(folder: &Folder) -> Result<Command> {
 }
 
 /// Waits until Envoy is ready, and finds the ports that the system gave to it.
-fn reach(process: &mut Process, address: &Path) -> Result<(Admin, SocketAddr)> {
+fn reach(process: &mut Process, address: &Path, listener: &str) -> Result<(Admin, SocketAddr)> {
     let mut still_runs = || match process.ended()? {
         Some(status) => bail!("Envoy ended at its start: {status}"),
         None => Ok(()),
@@ -177,7 +179,7 @@ fn reach(process: &mut Process, address: &Path) -> Result<(Admin, SocketAddr)> {
         still_runs()?;
         Ok(admin.is_ready().then_some(()))
     })?;
-    let front = admin.listener(setup::FRONT)?.context("Envoy has refused its listener")?;
+    let front = admin.listener(listener)?.context("Envoy has refused its listener")?;
     Ok((admin, front))
 }
 

@@ -3,6 +3,7 @@
 mod failures;
 mod isolation;
 mod mappings;
+mod scenarios;
 mod workers;
 
 use std::io::Write;

@@ -6,13 +6,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{Envoy, Verdict, WORKERS};
+use super::{Envoy, Shipped, Verdict, WORKERS};
 use crate::tools;
 
-/// The listener with the filter.
-pub(super) const FRONT: &str = "front";
-
-const SHIPPED: &str = include_str!("../../../envoy/demo/envoy.yaml");
 const STORE_CLUSTER: &str = "lanekeeper";
 const LISTENER_TYPE: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 const PROTOCOLS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -32,6 +28,7 @@ enum Filter {
 /// What an Envoy of a test is made of.
 #[derive(Clone, Debug)]
 pub struct Setup {
+    shipped: Shipped,
     upstream: SocketAddr,
     store: Option<SocketAddr>,
     policy: Option<Value>,
@@ -46,9 +43,15 @@ pub struct Setup {
 pub type Edit = fn(clusters: &mut Value, listener: &mut Value);
 
 impl Setup {
-    /// Envoy as shipped, with the shipped policy, in front of this upstream; its store is nowhere.
+    /// Envoy as shipped in the demo, with the demo's policy, in front of this upstream; its store is nowhere.
     pub fn new(upstream: SocketAddr) -> Self {
+        Self::shipped(Shipped::Demo, upstream)
+    }
+
+    /// The same of another folder.
+    pub fn shipped(shipped: Shipped, upstream: SocketAddr) -> Self {
         Self {
+            shipped,
             upstream,
             store: None,
             policy: None,
@@ -107,16 +110,20 @@ impl Setup {
 
     /// Asks Envoy whether it would start so.
     pub fn validate(&self) -> Result<Verdict> {
-        super::validate(self)
+        super::validate(&self.configuration()?.whole()?)
     }
 
     pub(super) fn worker_count(&self) -> u64 {
         self.workers
     }
 
+    /// The listener with the filter.
+    pub(super) fn listener(&self) -> &'static str {
+        self.shipped.listener()
+    }
+
     pub(super) fn configuration(&self) -> Result<Configuration> {
-        let mut bootstrap: Value =
-            serde_saphyr::from_str(SHIPPED).context("the shipped envoy.yaml is no YAML")?;
+        let mut bootstrap = self.shipped.envoy()?;
         set_port(&mut bootstrap, "/admin/address", 0)?;
         let mut clusters = take(&mut bootstrap, "/static_resources/clusters")?;
         let upstream = named(&mut clusters, "upstream")?;
@@ -128,10 +135,11 @@ impl Setup {
         }
         match self.store {
             Some(address) => set_endpoint(named(&mut clusters, STORE_CLUSTER)?, address)?,
-            None => remove(&mut clusters, STORE_CLUSTER)?,
+            None if self.shipped == Shipped::Demo => remove(&mut clusters, STORE_CLUSTER)?,
+            None => {}
         }
         let mut listeners = take(&mut bootstrap, "/static_resources/listeners")?;
-        let mut front = self.front(named(&mut listeners, FRONT)?.take())?;
+        let mut front = self.front(named(&mut listeners, self.listener())?.take())?;
         (self.edit)(&mut clusters, &mut front);
         *at(&mut bootstrap, "/static_resources")? = json!({"clusters": clusters});
         Ok(Configuration { bootstrap, front })
