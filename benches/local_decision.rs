@@ -3,8 +3,6 @@
 //! The host's map is a plain one here: two lock-free look-ups stand where a proxy has two host calls.
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::hint::black_box;
 use std::num::NonZeroU32;
 
@@ -13,28 +11,12 @@ use lanekeeper_benches::ordinary::{headers, policy};
 use lanekeeper_engine::breaker::Entry;
 use lanekeeper_engine::headers::Headers;
 use lanekeeper_engine::lane::parse_source;
-use lanekeeper_engine::local::{Cells, CellsBroken, LocalCounters};
+use lanekeeper_engine::local::{LocalCounters, MemoryCells};
 use lanekeeper_engine::policy::Policy;
 use lanekeeper_engine::request::{Facts, Judge, Request, Step};
 use lanekeeper_engine::units::Timestamp;
 
-#[derive(Default)]
-struct Map(RefCell<HashMap<u32, (Vec<u8>, u32)>>);
-
-impl Cells for Map {
-    fn read(&self, slot: u32) -> Result<(Vec<u8>, Option<u32>), CellsBroken> {
-        let map = self.0.borrow();
-        Ok(map.get(&slot).map_or((Vec::new(), None), |(bytes, version)| (bytes.clone(), Some(*version))))
-    }
-
-    fn write(&self, slot: u32, bytes: &[u8], version: Option<u32>) -> Result<bool, CellsBroken> {
-        let next = version.unwrap_or(0) + 1;
-        self.0.borrow_mut().insert(slot, (bytes.to_vec(), next));
-        Ok(true)
-    }
-}
-
-fn decide(policy: &Policy, headers: &Headers, cells: &Map, now: Timestamp) -> Step {
+fn decide(policy: &Policy, headers: &Headers, cells: &MemoryCells, now: Timestamp) -> Step {
     let client = || parse_source(b"203.0.113.7:1");
     let facts = Facts {
         headers,
@@ -53,7 +35,7 @@ fn local_decision(c: &mut Criterion) {
     let (policy, headers) = (policy(), headers("tenant=7,region=eu"));
     let mut group = c.benchmark_group("local_decision");
     for (name, step_us) in [("quiet_subject", 10_000_000_u64), ("hot_subject", 10)] {
-        let (cells, mut now) = (Map::default(), 1_u64 << 40);
+        let (cells, mut now) = (MemoryCells::default(), 1_u64 << 40);
         group.bench_function(name, |b| {
             b.iter(|| {
                 now += step_us;

@@ -29,7 +29,10 @@ use crate::units::Timestamp;
 use crate::window::{Algorithm, Window};
 use crate::wire::{Check, CheckAnswer, KeyCheck, Operation, StoreError};
 
+mod memory;
 mod slot;
+
+pub use memory::MemoryCells;
 
 use slot::Slot;
 

@@ -1,15 +1,13 @@
 //! What a node's leases take of memory when more subjects were seen than are kept.
 #![cfg(not(target_arch = "wasm32"))]
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lanekeeper_engine::lease::Lease;
 use lanekeeper_engine::ledger::{Ledger, MOST};
-use lanekeeper_engine::local::{Cells, CellsBroken};
+use lanekeeper_engine::local::MemoryCells;
 use lanekeeper_engine::units::Timestamp;
 use lanekeeper_engine::window::{Algorithm, Window};
 use lanekeeper_engine::wire::{Check, CheckAnswer, KeyAnswer, KeyCheck, WindowAnswer};
@@ -17,21 +15,6 @@ use peak_alloc::PeakAlloc;
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
-
-#[derive(Default)]
-struct Shared(RefCell<HashMap<u32, (Vec<u8>, u32)>>);
-
-impl Cells for Shared {
-    fn read(&self, slot: u32) -> Result<(Vec<u8>, Option<u32>), CellsBroken> {
-        let cell = self.0.borrow().get(&slot).cloned();
-        Ok(cell.map_or((Vec::new(), None), |(bytes, version)| (bytes, Some(version))))
-    }
-
-    fn write(&self, slot: u32, bytes: &[u8], version: Option<u32>) -> Result<bool, CellsBroken> {
-        self.0.borrow_mut().insert(slot, (bytes.to_vec(), version.unwrap_or(0) + 1));
-        Ok(true)
-    }
-}
 
 #[test]
 fn a_node_of_four_workers_keeps_its_leases_in_a_hundred_megabytes_however_many_subjects_it_sees() {
@@ -41,7 +24,7 @@ fn a_node_of_four_workers_keeps_its_leases_in_a_hundred_megabytes_however_many_s
         })
         .into();
     let before = PeakAlloc.current_usage();
-    let shared = Shared::default();
+    let shared = MemoryCells::default();
     let drift = NonZeroU32::new(10_000).unwrap();
     let mut workers: Vec<Ledger> = (0..4).map(|worker| Ledger::new((1, 2), worker, drift)).collect();
     let seen = workers.len() * (MOST + MOST / 10);

@@ -1,8 +1,8 @@
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::cell::Cell;
 use std::num::NonZeroU32;
 
 use super::*;
+use crate::local::MemoryCells;
 
 mod against_model;
 mod bulkhead;
@@ -15,48 +15,10 @@ mod sharing;
 mod states;
 mod together;
 
-/// What the workers of a node share, and how often they use it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Shared {
-    cells: RefCell<BTreeMap<u32, (Vec<u8>, u32)>>,
-    broken: Cell<bool>,
-    /// So many writes from now on are lost to somebody else.
-    races: Cell<u32>,
-    calls: Cell<u32>,
-}
-
-impl Cells for Shared {
-    fn read(&self, slot: u32) -> Result<(Vec<u8>, Option<u32>), CellsBroken> {
-        self.calls.set(self.calls.get() + 1);
-        if self.broken.get() {
-            return Err(CellsBroken);
-        }
-        let cell = self.cells.borrow().get(&slot).cloned();
-        Ok(cell.map_or((Vec::new(), None), |(bytes, version)| (bytes, Some(version))))
-    }
-
-    fn write(&self, slot: u32, bytes: &[u8], version: Option<u32>) -> Result<bool, CellsBroken> {
-        self.calls.set(self.calls.get() + 1);
-        if self.broken.get() {
-            return Err(CellsBroken);
-        }
-        let mut cells = self.cells.borrow_mut();
-        if self.races.get() > 0 {
-            self.races.set(self.races.get() - 1);
-            return Ok(false);
-        }
-        if cells.get(&slot).map(|(_, version)| *version) != version {
-            return Ok(false);
-        }
-        cells.insert(slot, (bytes.to_vec(), version.unwrap_or(0) + 1));
-        Ok(true)
-    }
-}
-
 /// Some workers, on a clock of their own that starts late enough for windows to lie behind it.
 #[derive(Clone)]
 struct Node {
-    shared: Shared,
+    shared: MemoryCells,
     workers: Vec<Breakers>,
     settings: Arc<Settings>,
     now: Timestamp,
@@ -90,7 +52,7 @@ pub(super) fn settings() -> Settings {
 impl Node {
     fn new(workers: u64, settings: Settings) -> Self {
         Self {
-            shared: Shared::default(),
+            shared: MemoryCells::default(),
             workers: (0..workers).map(|worker| Breakers::new((1, 2), worker + 7)).collect(),
             settings: Arc::new(settings),
             now: Timestamp::from_micros(3_600_000_000),
@@ -100,7 +62,7 @@ impl Node {
 
     /// All that it is, but for how it came about.
     fn print(&self) -> String {
-        let cells = self.shared.cells.borrow();
+        let cells = self.shared.slots.borrow();
         let bytes: Vec<&Vec<u8>> = cells.values().map(|(bytes, _)| bytes).collect();
         format!("{bytes:?} {:?} {:?}", self.workers, self.now)
     }

@@ -1,10 +1,8 @@
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
 use crate::counter::{Charge, STORE_BUCKETS, SubjectCounters, decide};
-use crate::local::CellsBroken;
+use crate::local::MemoryCells;
 use crate::window::{Algorithm, Window};
 use crate::wire::StoreError;
 #[cfg(target_arch = "wasm32")]
@@ -14,35 +12,6 @@ const SECRET: (u64, u64) = (1, 2);
 /// 1 %.
 const DRIFT: NonZeroU32 = NonZeroU32::new(10_000).unwrap();
 const TIMEOUT: Duration = Duration::from_millis(20);
-
-/// What the workers of a node share.
-#[derive(Default)]
-struct Shared {
-    cells: RefCell<BTreeMap<u32, (Vec<u8>, u32)>>,
-    broken: Cell<bool>,
-    reads: Cell<usize>,
-}
-
-impl Cells for Shared {
-    fn read(&self, slot: u32) -> Result<(Vec<u8>, Option<u32>), CellsBroken> {
-        self.reads.set(self.reads.get() + 1);
-        if self.broken.get() {
-            return Err(CellsBroken);
-        }
-        let cell = self.cells.borrow().get(&slot).cloned();
-        Ok(cell.map_or((Vec::new(), None), |(bytes, version)| (bytes, Some(version))))
-    }
-
-    fn write(&self, slot: u32, bytes: &[u8], version: Option<u32>) -> Result<bool, CellsBroken> {
-        let mut cells = self.cells.borrow_mut();
-        let known = cells.get(&slot).map(|(_, version)| *version);
-        if known != version {
-            return Ok(false);
-        }
-        cells.insert(slot, (bytes.to_vec(), version.unwrap_or(0) + 1));
-        Ok(true)
-    }
-}
 
 /// A store whose clock is a minute ahead of the nodes'.
 #[derive(Default)]
@@ -83,7 +52,7 @@ impl Store {
 
 /// One worker of a node.
 struct Worker<'a> {
-    shared: &'a Shared,
+    shared: &'a MemoryCells,
     ledger: Ledger,
     refusals: Refusals,
     nodes: NonZeroU32,
@@ -97,7 +66,7 @@ enum Judged {
 }
 
 impl<'a> Worker<'a> {
-    fn new(shared: &'a Shared, number: u64) -> Self {
+    fn new(shared: &'a MemoryCells, number: u64) -> Self {
         let (ledger, refusals) = (Ledger::new(SECRET, number, DRIFT), Refusals::new(SECRET));
         Self { shared, ledger, refusals, nodes: NonZeroU32::MIN }
     }
@@ -154,7 +123,7 @@ fn at(ms: u64) -> Timestamp {
 
 #[test]
 fn a_subject_that_was_asked_for_once_is_spent_from_its_lease() {
-    let (shared, mut store) = (Shared::default(), Store::default());
+    let (shared, mut store) = (MemoryCells::default(), Store::default());
     let mut worker = Worker::new(&shared, 1);
     let alice = check(&[("alice", 6000)]);
     assert_eq!(worker.request(&mut store, &alice, at(0)), Judged::Asked(true));
@@ -165,7 +134,7 @@ fn a_subject_that_was_asked_for_once_is_spent_from_its_lease() {
 
 #[test]
 fn what_is_shown_counts_down_by_one_with_each_request() {
-    let (shared, mut store) = (Shared::default(), Store::default());
+    let (shared, mut store) = (MemoryCells::default(), Store::default());
     let mut worker = Worker::new(&shared, 1);
     let alice = check(&[("alice", 6000)]);
     worker.request(&mut store, &alice, at(0));
@@ -181,7 +150,7 @@ fn what_is_shown_counts_down_by_one_with_each_request() {
 
 #[test]
 fn no_token_is_spent_after_its_end_by_any_clock_that_runs_within_bounds() {
-    let (shared, mut store) = (Shared::default(), Store::default());
+    let (shared, mut store) = (MemoryCells::default(), Store::default());
     let mut worker = Worker::new(&shared, 1);
     let alice = check(&[("alice", 6000)]);
     worker.request(&mut store, &alice, at(0));
@@ -195,7 +164,7 @@ fn no_token_is_spent_after_its_end_by_any_clock_that_runs_within_bounds() {
 
 #[test]
 fn several_keys_are_spent_together_or_not_at_all() {
-    let (shared, mut store) = (Shared::default(), Store::default());
+    let (shared, mut store) = (MemoryCells::default(), Store::default());
     let mut worker = Worker::new(&shared, 1);
     let both = check(&[("alice", 6000), ("shop", 6000)]);
     let (alice, shop) = (check(&[("alice", 6000)]), check(&[("shop", 6000)]));
@@ -210,7 +179,7 @@ fn several_keys_are_spent_together_or_not_at_all() {
 
 #[test]
 fn the_workers_of_a_node_spend_one_lease() {
-    let (shared, mut store) = (Shared::default(), Store::default());
+    let (shared, mut store) = (MemoryCells::default(), Store::default());
     let mut workers: Vec<Worker<'_>> = (0..4).map(|number| Worker::new(&shared, number)).collect();
     let alice = check(&[("alice", 6000)]);
     workers[0].request(&mut store, &alice, at(0));
@@ -220,7 +189,7 @@ fn the_workers_of_a_node_spend_one_lease() {
 
 #[test]
 fn what_one_worker_was_refused_the_others_know_until_the_moment_that_was_named() {
-    let (shared, mut store) = (Shared::default(), Store::default());
+    let (shared, mut store) = (MemoryCells::default(), Store::default());
     let (mut first, mut second) = (Worker::new(&shared, 1), Worker::new(&shared, 2));
     let alice = check(&[("alice", 1)]);
     assert_eq!(first.request(&mut store, &alice, at(0)), Judged::Asked(true));
@@ -236,7 +205,7 @@ fn what_one_worker_was_refused_the_others_know_until_the_moment_that_was_named()
 
 #[test]
 fn a_pool_that_runs_low_is_renewed_by_one_worker_and_nobody_waits() {
-    let (shared, mut store) = (Shared::default(), Store::default());
+    let (shared, mut store) = (MemoryCells::default(), Store::default());
     let mut worker = Worker::new(&shared, 1);
     let alice = check(&[("alice", 60_000)]);
     worker.request(&mut store, &alice, at(0));
@@ -250,7 +219,7 @@ fn a_pool_that_runs_low_is_renewed_by_one_worker_and_nobody_waits() {
 
 #[test]
 fn while_a_question_is_under_way_others_wait_for_its_answer_if_they_may_hope_for_a_lease() {
-    let shared = Shared::default();
+    let shared = MemoryCells::default();
     let mut worker = Worker::new(&shared, 1);
     let (alice, subject) =
         (check(&[("alice", 6000)]), refusals::subject(SECRET, &check(&[("alice", 6000)]).keys[0]));
@@ -270,7 +239,7 @@ fn while_a_question_is_under_way_others_wait_for_its_answer_if_they_may_hope_for
 
 #[test]
 fn near_the_limit_what_is_left_goes_back_before_its_end_and_far_from_it_nothing() {
-    let (shared, mut store) = (Shared::default(), Store::default());
+    let (shared, mut store) = (MemoryCells::default(), Store::default());
     let mut worker = Worker::new(&shared, 1);
     let (near, far) = (check(&[("near", 400)]), check(&[("far", 6000)]));
     for request in 0..100 {
@@ -289,7 +258,7 @@ fn near_the_limit_what_is_left_goes_back_before_its_end_and_far_from_it_nothing(
 
 #[test]
 fn a_lease_that_was_used_is_renewed_ahead_of_its_end_and_one_that_was_not_ends() {
-    let (shared, mut store) = (Shared::default(), Store::default());
+    let (shared, mut store) = (MemoryCells::default(), Store::default());
     let mut worker = Worker::new(&shared, 1);
     let (quiet, gone) = (check(&[("quiet", 6000)]), check(&[("gone", 6000)]));
     worker.request(&mut store, &quiet, at(0));
@@ -307,7 +276,7 @@ fn a_lease_that_was_used_is_renewed_ahead_of_its_end_and_one_that_was_not_ends()
 
 #[test]
 fn a_check_that_only_looks_at_a_key_is_asked_as_it_is() {
-    let shared = Shared::default();
+    let shared = MemoryCells::default();
     let mut worker = Worker::new(&shared, 1);
     let mut peek = check(&[("alice", 6000), ("bob", 6000)]);
     peek.keys[1] = peek.keys[1].clone().peek();
@@ -319,7 +288,7 @@ fn a_check_that_only_looks_at_a_key_is_asked_as_it_is() {
 
 #[test]
 fn an_answer_that_came_too_late_for_its_request_still_brings_its_lease_and_one_after_its_end_nothing() {
-    let (shared, mut store) = (Shared::default(), Store::default());
+    let (shared, mut store) = (MemoryCells::default(), Store::default());
     let mut worker = Worker::new(&shared, 1);
     for (key, heard_ms, leased) in [("alice", 10_000, 4), ("bob", 121_000, 0)] {
         let mut asked = check(&[(key, 6000)]);
@@ -332,7 +301,7 @@ fn an_answer_that_came_too_late_for_its_request_still_brings_its_lease_and_one_a
 
 #[test]
 fn a_failed_check_leaves_nothing_behind() {
-    let shared = Shared::default();
+    let shared = MemoryCells::default();
     let mut worker = Worker::new(&shared, 1);
     let mut asked = check(&[("alice", 6000)]);
     worker.ledger.ask(&shared, &mut asked, worker.nodes, at(0));
@@ -343,7 +312,7 @@ fn a_failed_check_leaves_nothing_behind() {
 
 #[test]
 fn without_cells_a_worker_holds_its_leases_alone() {
-    let (shared, mut store) = (Shared::default(), Store::default());
+    let (shared, mut store) = (MemoryCells::default(), Store::default());
     shared.broken.set(true);
     let mut worker = Worker::new(&shared, 1);
     let alice = check(&[("alice", 6000)]);
@@ -353,9 +322,9 @@ fn without_cells_a_worker_holds_its_leases_alone() {
 
 #[test]
 fn bytes_of_another_make_are_an_empty_pool() {
-    let (shared, mut store) = (Shared::default(), Store::default());
+    let (shared, mut store) = (MemoryCells::default(), Store::default());
     for slot in 0..super::pool::SLOTS {
-        shared.cells.borrow_mut().insert(slot, (vec![0xff; 300], 1));
+        shared.slots.borrow_mut().insert(slot, (vec![0xff; 300], 1));
     }
     let mut worker = Worker::new(&shared, 1);
     let alice = check(&[("alice", 6000)]);
@@ -365,7 +334,7 @@ fn bytes_of_another_make_are_an_empty_pool() {
 
 #[test]
 fn a_chunk_spares_the_shared_map() {
-    let (shared, mut store) = (Shared::default(), Store::default());
+    let (shared, mut store) = (MemoryCells::default(), Store::default());
     let mut worker = Worker::new(&shared, 1);
     let alice = check(&[("alice", 60_000)]);
     for request in 0..2000 {
@@ -383,7 +352,7 @@ fn a_chunk_spares_the_shared_map() {
 
 #[test]
 fn whoever_was_unused_for_longest_makes_way_and_nothing_is_spent_twice() {
-    let (shared, mut store) = (Shared::default(), Store::default());
+    let (shared, mut store) = (MemoryCells::default(), Store::default());
     let mut worker = Worker::new(&shared, 1);
     let subjects = u32::try_from(MOST).unwrap() + 1000;
     let of = |number: u32| check(&[(&format!("user{number}"), 6000)]);
@@ -465,7 +434,7 @@ mod property {
             let per = Duration::from_secs(10);
             let window = Window::new(limit, per, Algorithm::SlidingWindow).unwrap();
             let checks = ["alice", "bob"].map(|key| Check { keys: vec![KeyCheck::take(key, 1, [window.clone()])] });
-            let shared: [Shared; NODES] = Default::default();
+            let shared: [MemoryCells; NODES] = Default::default();
             let mut workers: Vec<Worker<'_>> =
                 (0..WORKERS).map(|number| Worker::new(&shared[number % NODES], number as u64)).collect();
             let (mut store, mut log, mut now, mut drawn) = (Store::default(), Log::default(), 0, 100);
@@ -491,7 +460,7 @@ mod property {
                         workers[worker] = begin(worker % NODES);
                     }
                     Step::Restart { node } => {
-                        shared[node].cells.borrow_mut().clear();
+                        shared[node].slots.borrow_mut().clear();
                         for worker in (node..WORKERS).step_by(NODES) {
                             workers[worker] = begin(node);
                         }

@@ -17,8 +17,6 @@ mod polly;
 mod resilience4j;
 mod sentinel;
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,33 +24,13 @@ use lanekeeper_engine::breaker::{
     Backoff, Breakers, Cause, Control, Entry, Failures, Outcome, Permit, Refusal, Settings, SlowCall, State,
     Transition, Why,
 };
-use lanekeeper_engine::local::{Cells, CellsBroken};
+use lanekeeper_engine::local::MemoryCells;
 use lanekeeper_engine::policy::Share;
 use lanekeeper_engine::units::Timestamp;
 
-/// What the workers of a node share.
-#[derive(Default)]
-struct Shared(RefCell<BTreeMap<u32, (Vec<u8>, u32)>>);
-
-impl Cells for Shared {
-    fn read(&self, slot: u32) -> Result<(Vec<u8>, Option<u32>), CellsBroken> {
-        let cell = self.0.borrow().get(&slot).cloned();
-        Ok(cell.map_or((Vec::new(), None), |(bytes, version)| (bytes, Some(version))))
-    }
-
-    fn write(&self, slot: u32, bytes: &[u8], version: Option<u32>) -> Result<bool, CellsBroken> {
-        let mut cells = self.0.borrow_mut();
-        if cells.get(&slot).map(|(_, version)| *version) != version {
-            return Ok(false);
-        }
-        cells.insert(slot, (bytes.to_vec(), version.unwrap_or(0) + 1));
-        Ok(true)
-    }
-}
-
 /// A breaker, its workers and a clock.
 struct Node {
-    shared: Shared,
+    shared: MemoryCells,
     workers: Vec<Breakers>,
     settings: Arc<Settings>,
     now: Timestamp,
@@ -92,7 +70,7 @@ fn settings() -> Settings {
 impl Node {
     fn of_workers(workers: u64, settings: Settings) -> Self {
         Self {
-            shared: Shared::default(),
+            shared: MemoryCells::default(),
             workers: (0..workers).map(|worker| Breakers::new((1, 2), worker)).collect(),
             settings: Arc::new(settings),
             now: Timestamp::from_micros(3_600_000_000),

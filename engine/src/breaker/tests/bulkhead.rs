@@ -159,7 +159,7 @@ fn a_bulkhead_with_much_free_costs_hardly_a_host_call() {
         node.call(0, SUCCESS);
         node.pass(Duration::from_millis(1));
     }
-    let cost = f64::from(node.shared.calls.get()) / f64::from(requests);
+    let cost = f64::from(node.shared.calls()) / f64::from(requests);
     assert!(cost < 0.12, "{cost}");
 }
 
@@ -168,8 +168,8 @@ fn a_small_bulkhead_costs_four_host_calls_a_request() {
     let mut node = node(2, 2);
     for worker in [0, 1, 0, 1] {
         node.pass(Duration::from_secs(1));
-        let before = node.shared.calls.get();
+        let before = node.shared.calls();
         node.call(worker, Outcome::Ignored);
-        assert_eq!(node.shared.calls.get() - before, 4, "to reserve, and to give back");
+        assert_eq!(node.shared.calls() - before, 4, "to reserve, and to give back");
     }
 }

@@ -32,7 +32,7 @@ fn any_bytes_in_a_slot_are_survived() {
     let any = prop::collection::vec(any::<u8>(), 0..200);
     proptest!(|(bytes in any)| {
         let mut node = seasoned();
-        node.shared.cells.borrow_mut().values_mut().for_each(|cell| cell.0 = bytes.clone());
+        node.shared.slots.borrow_mut().values_mut().for_each(|cell| cell.0 = bytes.clone());
         go_on(&mut node);
     });
 }
@@ -44,7 +44,7 @@ fn any_change_of_a_records_bytes_is_survived() {
         let mut node = seasoned();
         for (at, byte) in changes {
             // behind the breaker's number, and the length of its record
-            let mut cells = node.shared.cells.borrow_mut();
+            let mut cells = node.shared.slots.borrow_mut();
             cells.values_mut().for_each(|(bytes, _)| *at.get_mut(&mut bytes[10..]) = byte);
         }
         go_on(&mut node);
@@ -54,7 +54,7 @@ fn any_change_of_a_records_bytes_is_survived() {
 #[test]
 fn a_record_is_read_as_it_was_written() {
     let mut node = seasoned();
-    let print = |node: &Node| node.shared.cells.borrow().values().cloned().collect::<Vec<_>>();
+    let print = |node: &Node| node.shared.slots.borrow().values().cloned().collect::<Vec<_>>();
     let before = print(&node);
     // a worker that has seen nothing finds what the others left
     node.workers.push(Breakers::new((1, 2), 99));

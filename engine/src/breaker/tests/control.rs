@@ -12,7 +12,7 @@ fn forced_open_turns_everything_away_and_keeps_the_state() {
     with(&mut node, Control::ForceOpen);
     let refusal = Refusal { why: Why::Forced, retry_after: Duration::from_secs(5) };
     assert_eq!(node.enter(0), Entry::Refuse(refusal));
-    assert_eq!(node.shared.calls.get(), 0);
+    assert_eq!(node.shared.calls(), 0);
     with(&mut node, Control::Automatic);
     node.call(0, SUCCESS);
 }
@@ -45,7 +45,7 @@ fn disabled_passes_everything_and_knows_nothing() {
     let mut node = Node::new(1, Settings { max_concurrent: NonZeroU32::new(1), ..settings() });
     with(&mut node, Control::Disabled);
     (0..9).for_each(|_| assert_eq!(node.enter(0), Entry::Pass(None)));
-    assert_eq!(node.shared.calls.get(), 0);
+    assert_eq!(node.shared.calls(), 0);
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn a_healthy_upstream_costs_less_than_one_host_call_a_request() {
             node.call(0, SUCCESS);
             node.pass(Duration::from_secs(1) / per_s);
         }
-        let cost = f64::from(node.shared.calls.get()) / f64::from(requests);
+        let cost = f64::from(node.shared.calls()) / f64::from(requests);
         assert!(cost < most, "{cost} at {per_s}/s");
     }
 }
@@ -115,12 +115,12 @@ fn a_healthy_upstream_costs_less_than_one_host_call_a_request() {
 fn an_open_breaker_costs_nothing() {
     let mut node = Node::new(1, settings());
     node.trip();
-    let before = node.shared.calls.get();
+    let before = node.shared.calls();
     for _ in 0..1000 {
         node.pass(Duration::from_millis(1));
         assert_eq!(node.why(0), Some(Why::Open));
     }
-    assert_eq!(node.shared.calls.get(), before);
+    assert_eq!(node.shared.calls(), before);
 }
 
 #[test]

@@ -1,37 +1,20 @@
 //! Requests that need no question.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use super::*;
 use crate::lease::Lease;
 use crate::ledger::Ledger;
-use crate::local::{Cells, CellsBroken};
+use crate::local::MemoryCells;
 use crate::units::Timestamp;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
-
-#[derive(Default)]
-struct Shared(RefCell<BTreeMap<u32, (Vec<u8>, u32)>>);
-
-impl Cells for Shared {
-    fn read(&self, slot: u32) -> Result<(Vec<u8>, Option<u32>), CellsBroken> {
-        let cell = self.0.borrow().get(&slot).cloned();
-        Ok(cell.map_or((Vec::new(), None), |(bytes, version)| (bytes, Some(version))))
-    }
-
-    fn write(&self, slot: u32, bytes: &[u8], version: Option<u32>) -> Result<bool, CellsBroken> {
-        self.0.borrow_mut().insert(slot, (bytes.to_vec(), version.unwrap_or(0) + 1));
-        Ok(true)
-    }
-}
 
 const NOW: Timestamp = Timestamp::from_micros(1_000_000);
 
 /// A worker that knows nothing at first.
 struct Worker {
-    cells: Shared,
+    cells: MemoryCells,
     ledger: Ledger,
     refusals: Refusals,
 }
@@ -40,7 +23,7 @@ impl Worker {
     fn new() -> Self {
         let drift = NonZeroU32::new(10_000).unwrap();
         Self {
-            cells: Shared::default(),
+            cells: MemoryCells::default(),
             ledger: Ledger::new((1, 2), 3, drift),
             refusals: Refusals::new((1, 2)),
         }

@@ -7,12 +7,14 @@ mod ends;
 mod half_open;
 mod lanes;
 mod random_ends;
+mod reports;
 mod sharing;
 mod trips;
 mod updates;
 
 use std::time::Duration;
 
+use lanekeeper_engine::breaker;
 use lanekeeper_tests::host::{Host, Request, State, Stream};
 use serde_json::{Value, json};
 
