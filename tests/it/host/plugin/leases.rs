@@ -248,7 +248,7 @@ fn nobody_waits_for_longer_than_the_timeout() {
     host.advance(5 * MS);
     // the host ends the callout, and with it both
     assert_eq!(
-        [&first, &follower].map(|stream| fallback(stream)),
+        [&first, &follower].map(fallback),
         [Some("open".into()), Some("open".into())]
     );
     assert_eq!(host.callouts(), []);
