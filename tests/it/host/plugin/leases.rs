@@ -247,10 +247,7 @@ fn nobody_waits_for_longer_than_the_timeout() {
     assert_eq!(host.callouts().len(), 1);
     host.advance(5 * MS);
     // the host ends the callout, and with it both
-    assert_eq!(
-        [&first, &follower].map(fallback),
-        [Some("open".into()), Some("open".into())]
-    );
+    assert_eq!([&first, &follower].map(fallback), [Some("open".into()), Some("open".into())]);
     assert_eq!(host.callouts(), []);
     pump(&host, &store);
     behaved(&host);
