@@ -111,8 +111,11 @@ fn a_hundred_thousand_calls_that_end_at_random_leave_every_permit_returned() {
     let mut calls = Calls { host, chance, cases: cases(), under_way: Vec::new(), let_in: 0 };
     while calls.let_in < CALLS {
         let next = calls.let_in + CALLS / 10;
+        let mut steps = 0;
         while calls.let_in < next {
             calls.step();
+            steps += 1;
+            assert!(steps < CALLS, "{} of {CALLS} calls were let in, and no more are", calls.let_in);
         }
         calls.count();
     }
