@@ -15,7 +15,7 @@ use crate::support::{HOUR, allowed, bucket, check, counter, fixed, log, ready_st
 /// A return of what was granted before a reset comes after it, and others were charged meanwhile.
 async fn gives_nothing_back_that_was_granted_before(store: &dyn Store) {
     let windows =
-        [sliding(5, HOUR), log(5, HOUR), counter(5, HOUR), fixed(5, MAX_PER, 0), bucket(5, HOUR, 5)];
+        [sliding(40, HOUR), log(40, HOUR), counter(40, HOUR), fixed(40, MAX_PER, 0), bucket(40, HOUR, 40)];
     for (at, window) in windows.into_iter().enumerate() {
         let key = format!("k:{{{at}}}");
         let ask = |cost| [check(&[(&key, cost, std::slice::from_ref(&window))])];
@@ -27,7 +27,7 @@ async fn gives_nothing_back_that_was_granted_before(store: &dyn Store) {
         let of_cost = keys[0].at_us + micros(MAX_SPEND_WITHIN);
         let of_lease = keys[0].at_us + micros(keys[0].lease.map(Lease::life).expect("a lease"));
         store.reset(std::slice::from_ref(&key)).await.unwrap();
-        allowed(&store.decide(&ask(5), Duration::ZERO).await[0]);
+        allowed(&store.decide(&ask(40), Duration::ZERO).await[0]);
         let back = |tokens, dated_us, id| KeyReturn {
             key: key.clone(),
             shards: 1,

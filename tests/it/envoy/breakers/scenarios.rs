@@ -51,8 +51,11 @@ fn outbound_a_cache_that_is_slow_is_left_alone_as_one_that_fails() {
     let calls: Vec<_> = (0..20).map(|_| begin(&envoy, Lane::Normal, PATH)).collect();
     wait::until("the breaker to open", || Ok((state(&envoy, Lane::Normal, COMMAND) == 2).then_some(())))
         .unwrap();
-    let refused = send(&Client::from(TRUSTED).unwrap(), &envoy, Lane::Normal, PATH);
-    assert_eq!(refusing(&refused), Some((COMMAND.to_owned(), "normal".to_owned())));
+    // another worker hears of it a moment later
+    let client = Client::from(TRUSTED).unwrap();
+    let refused = || Ok(refusing(&send(&client, &envoy, Lane::Normal, PATH)));
+    let refusing = wait::until("calls to be refused", refused).unwrap();
+    assert_eq!(refusing, (COMMAND.to_owned(), "normal".to_owned()));
     drop(calls);
 }
 
