@@ -73,7 +73,8 @@ pub struct Request {
     grpc: bool,
     state: State,
     bill: Bill,
-    guarded: Option<Guarded>,
+    /// Few requests have it, and all are moved about.
+    guarded: Option<Box<Guarded>>,
     tallies: Vec<Tally>,
 }
 

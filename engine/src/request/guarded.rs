@@ -51,7 +51,7 @@ enum Stage {
 
 /// What a call's breaker says of it.
 pub(super) enum Guarding<'p> {
-    Passes(Option<Guarded>),
+    Passes(Option<Box<Guarded>>),
     Refuses(Refusal<'p>),
 }
 
@@ -69,15 +69,15 @@ pub(super) fn guard<'p>(
         return Guarding::Refuses(Refusal::CommandTurnedAway { breaker });
     };
     match (facts.enter)((index, place), &breaker.owner, settings) {
-        Entry::Pass(permit) | Entry::WouldRefuse(_, permit) => {
-            Guarding::Passes(permit.map(|permit| Guarded {
+        Entry::Pass(permit) | Entry::WouldRefuse(_, permit) => Guarding::Passes(permit.map(|permit| {
+            Box::new(Guarded {
                 permit,
                 settings: Arc::clone(settings),
                 since: facts.now,
                 is_tunnel: target.method() == b"CONNECT",
                 stage: Stage::Awaited,
-            }))
-        }
+            })
+        })),
         Entry::Refuse(refusal) => Guarding::Refuses(Refusal::Broken { breaker, lane: &lane.name, refusal }),
     }
 }
@@ -94,7 +94,7 @@ impl Request {
     /// Its stream is over, or it was refused: what its breaker is to hear, once. `now` is asked for where the answer did not
     /// tell how long it took.
     pub fn call_ended(&mut self, facts: &EndFacts<'_>, now: &dyn Fn() -> Timestamp) -> Option<EndedCall> {
-        let Guarded { permit, settings, since, stage, .. } = self.guarded.take()?;
+        let Guarded { permit, settings, since, stage, .. } = *self.guarded.take()?;
         let outcome = match stage {
             _ if matches!(self.state, State::Rejected) => Outcome::Ignored,
             Stage::Settled(outcome) => outcome,
@@ -140,7 +140,8 @@ impl Request {
 
     /// The trailers of its answer pass.
     pub(super) fn call_trailers(&mut self, trailer: &dyn Fn(&str) -> Option<Vec<u8>>) {
-        if let Some(Guarded { stage: Stage::Answered { grpc_status, .. }, .. }) = &mut self.guarded {
+        if let Some(Guarded { stage: Stage::Answered { grpc_status, .. }, .. }) = self.guarded.as_deref_mut()
+        {
             *grpc_status = trailer(GRPC_STATUS).map(|text| bill::grpc_status(&text)).or(*grpc_status);
         }
     }
