@@ -265,6 +265,11 @@ impl Site {
         state(&self.envoy, lane, command) == 2
     }
 
+    /// Waits for it: Envoy counts a stream as ended a moment before its filters hear so.
+    fn opens(&self, lane: Lane, command: &str) {
+        wait::until("the breaker to open", || Ok(self.is_open(lane, command).then_some(()))).unwrap();
+    }
+
     /// Checks that so many calls may be under way at once, and not one more; and that the other lane's have room.
     fn has_places(&self, lane: Lane, command: &str, places: usize) {
         self.service.serve(lane, Manner::Hang);
@@ -296,15 +301,16 @@ fn breakers_hold(entries: Entries) {
         site.calls(lane, ACCOUNT, Manner::Status(200), 14);
         site.calls(lane, ACCOUNT, Manner::GrpcAlone(14), 6);
         let opens_at_30 = (lane, entries) == (Lane::Shadow, Entries::With);
-        assert_eq!(site.is_open(lane, ACCOUNT), opens_at_30, "{lane:?} {entries:?}");
         if !opens_at_30 {
+            assert!(!site.is_open(lane, ACCOUNT), "{lane:?} {entries:?}");
+            // now 14 of 28 have failed
             site.calls(lane, ACCOUNT, Manner::GrpcAlone(14), 8);
-            assert!(site.is_open(lane, ACCOUNT), "14 of 28 have failed");
         }
+        site.opens(lane, ACCOUNT);
         // a cache that is slow is as bad as one that fails
         site.calls(lane, VOUCHER, Manner::Status(200), 10);
         site.calls(lane, VOUCHER, Manner::Late(200, Duration::from_millis(300)), 10);
-        assert!(site.is_open(lane, VOUCHER), "10 of 20 were slow in {lane:?}");
+        site.opens(lane, VOUCHER);
 
         for (command, path) in
             [(VOUCHER, "/voucher/code/7"), (ACCOUNT, "/account.core.AccountService/GetAccount")]
