@@ -33,7 +33,7 @@ impl Active {
         }
         self.metrics.first_asked(&self.policy, at, self.breakers.state(owner));
         self.tell_transitions();
-        self.pace();
+        self.pace_breakers();
         entry
     }
 
@@ -52,7 +52,7 @@ impl Active {
         };
         self.breakers.leave(&BREAKERS, permit, outcome, now, &chance);
         self.tell_transitions();
-        self.pace();
+        self.pace_breakers();
     }
 
     /// Looks after what the other workers have not been told, and after places that nobody uses.

@@ -11,6 +11,7 @@ use crate::host;
 const LOOK_AFTER_BREAKERS_EVERY: Duration = Duration::from_millis(50);
 /// How late, when it is not for soon.
 const SELDOM: Duration = Duration::from_millis(500);
+/// What is due later than this is not for soon: a seldom look comes in time.
 const SOON: Duration = Duration::from_millis(600);
 
 /// The host's timer.
@@ -25,6 +26,11 @@ impl Timer {
         self.period.is_none()
     }
 
+    /// It stays as it is where something slower would do.
+    fn hasten(&mut self, wanted: Option<Duration>) {
+        self.set([self.period, wanted].into_iter().flatten().min());
+    }
+
     fn set(&mut self, period: Option<Duration>) {
         if period != self.period && host::set_tick_period(period).is_ok() {
             self.period = period;
@@ -36,10 +42,12 @@ impl Active {
     /// Lets the timer watch over what is under way, what leases are due, and what breakers have to tell. It is stopped
     /// by itself alone ([`Self::rest`]), so that a busy root does not set it anew with every callout.
     pub(super) fn pace(&mut self) {
-        let wanted = self.wanted_period();
-        // it stays as it is where something slower would do
-        let period = [self.timer.period, wanted].into_iter().flatten().min();
-        self.timer.set(period);
+        self.timer.hasten(self.wanted_period());
+    }
+
+    /// The same where only a breaker may want it sooner, as it may with each request: nothing else is looked at.
+    pub(super) fn pace_breakers(&mut self) {
+        self.timer.hasten(self.breakers_period());
     }
 
     /// Slows the timer down, and stops it when it has nothing left to watch over.
