@@ -129,6 +129,9 @@ pub struct DecideResponse {
     /// How many nodes there are, as far as the store knows: those that asked within the last 150 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<u32>,
+    /// No server of the store would have answered: to ask again at once is of no use.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub away: bool,
     /// One for each check, in their order.
     pub answers: Vec<CheckAnswer>,
 }

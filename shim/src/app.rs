@@ -169,7 +169,7 @@ async fn decide(State(app): State<Arc<App>>, body: Body) -> Result<Json<DecideRe
         app.breakers.hear(node, batch.breakers);
         app.nodes.hear(node, &app.store)
     });
-    Ok(Json(DecideResponse { version: wire::VERSION, nodes, answers }))
+    Ok(Json(DecideResponse { version: wire::VERSION, nodes, away: false, answers }))
 }
 
 async fn give_back(State(app): State<Arc<App>>, body: Body) -> Result<Json<ReturnResponse>, Problem> {

@@ -56,7 +56,7 @@ impl Store {
             self.memory.give_back(&question.returns).await;
             self.memory.decide(&question.checks, within).await
         });
-        ours(DecideResponse { version: VERSION, nodes: self.nodes.get(), answers })
+        ours(DecideResponse { version: VERSION, nodes: self.nodes.get(), away: false, answers })
     }
 
     /// Answers every callout of this host at once, or refuses the connection while it is away.

@@ -78,7 +78,7 @@ fn charges_stand_first_then_streams_then_renewals_and_returns_and_reports_beside
 fn each_hears_what_was_said_to_its_own_checks() {
     let call = load().into_call(7, Duration::from_millis(20), at(5));
     let answers: Vec<CheckAnswer> = (0..5).map(left).collect();
-    let response = DecideResponse { version: VERSION, nodes: Some(3), answers: answers.clone() };
+    let response = DecideResponse { version: VERSION, nodes: Some(3), away: false, answers: answers.clone() };
     let heard = call.read(response.clone()).unwrap();
     assert_eq!(heard.charges, [left(0)]);
     assert_eq!(heard.streams, [(1, vec![left(1)]), (2, vec![left(2), left(3)])]);

@@ -16,7 +16,10 @@ fn failures() -> [(&'static str, Answer); 5] {
         ("no answer in time", Answer::timeout()),
         ("reset", Answer::reset()),
         ("not JSON", Answer::response(200, [(SHIM_HEADER, "1")], "no")),
-        ("not decided", ours(DecideResponse { version: VERSION, nodes: None, answers: vec![failed] })),
+        (
+            "not decided",
+            ours(DecideResponse { version: VERSION, nodes: None, away: false, answers: vec![failed] }),
+        ),
     ]
 }
 

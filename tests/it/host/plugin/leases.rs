@@ -224,7 +224,10 @@ fn a_question_that_fails_fails_all_who_follow_it_at_once() {
         ("no answer in time", Answer::timeout()),
         ("connection refused", Answer::connect_failure()),
         ("not JSON", Answer::response(200, [(SHIM_HEADER, "1")], "no")),
-        ("not decided", ours(DecideResponse { version: VERSION, nodes: None, answers: vec![failed] })),
+        (
+            "not decided",
+            ours(DecideResponse { version: VERSION, nodes: None, away: false, answers: vec![failed] }),
+        ),
     ];
     for (name, end) in ends {
         let host = start(&leased(1000, "open"), 1);
