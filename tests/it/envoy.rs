@@ -6,6 +6,7 @@
 mod envoy {
     mod breakers;
     mod success;
+    mod trap;
 }
 
 use std::io::Write;

@@ -33,6 +33,7 @@ pub struct Setup {
     store: Option<SocketAddr>,
     policy: Option<Value>,
     filter: Filter,
+    is_trapping: bool,
     workers: u64,
     upstream_trailers: bool,
     websockets: bool,
@@ -56,6 +57,7 @@ impl Setup {
             store: None,
             policy: None,
             filter: Filter::Shipped,
+            is_trapping: false,
             workers: WORKERS,
             upstream_trailers: false,
             websockets: false,
@@ -81,6 +83,11 @@ impl Setup {
     /// With another HTTP filter in the place of ours, to compare.
     pub fn with_filter_instead(self, filter: Value) -> Self {
         Self { filter: Filter::Other(filter), ..self }
+    }
+
+    /// With a plugin that traps where a request has the header `x-lanekeeper-trap`.
+    pub fn trapping(self) -> Self {
+        Self { is_trapping: true, ..self }
     }
 
     /// With so many workers, each with a VM of its own.
@@ -165,7 +172,8 @@ impl Setup {
             }
         }
         let plugin = at(named(filters, "lanekeeper")?, "/typed_config/config")?;
-        *at(plugin, "/vm_config/code/local/filename")? = json!(tools::path("LANEKEEPER_PLUGIN_WASM")?);
+        let built = if self.is_trapping { "LANEKEEPER_TRAP_WASM" } else { "LANEKEEPER_PLUGIN_WASM" };
+        *at(plugin, "/vm_config/code/local/filename")? = json!(tools::path(built)?);
         if let Some(policy) = &self.policy {
             *at(plugin, "/configuration/value")? = json!(policy.to_string());
         }
