@@ -11,6 +11,7 @@
 //! | [`envoy`] | what the filter costs in a real Envoy |
 //! | [`memory`] | what a million subjects take of Redis |
 //! | `work` | what a request costs in host calls and wasm instructions |
+//! | `endurance` | whether millions of requests among faults leave memory as it was |
 //! | [`limits`] | the limit that is measured, kept by each algorithm |
 //! | [`sim`] | what leases cost, and whether they keep the promise |
 //! | [`record`] | what a run leaves behind: figures with their machine and commit |
@@ -23,6 +24,8 @@ pub mod accuracy;
 mod cores;
 pub mod documents;
 pub mod driver;
+#[cfg(feature = "fake-host")]
+pub mod endurance;
 pub mod envoy;
 mod http;
 pub mod limits;
@@ -33,5 +36,6 @@ mod samples;
 pub mod sim;
 pub mod store;
 pub mod tables;
+mod trend;
 #[cfg(feature = "fake-host")]
 pub mod work;

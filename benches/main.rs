@@ -9,6 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use lanekeeper_benches::accuracy::{self, Accuracy, Size};
 use lanekeeper_benches::documents;
+#[cfg(feature = "fake-host")]
+use lanekeeper_benches::endurance::{self, Endurance};
 use lanekeeper_benches::envoy;
 use lanekeeper_benches::limits::ALGORITHMS;
 use lanekeeper_benches::memory::{self, Memory};
@@ -37,6 +39,9 @@ enum Question {
     /// What does a request cost in host calls and wasm instructions?
     #[cfg(feature = "fake-host")]
     Work(How),
+    /// Do millions of requests among faults all end, and leave memory as it was?
+    #[cfg(feature = "fake-host")]
+    Endurance(Seeded),
     /// What does the filter cost in a real Envoy?
     Envoy(How),
     /// What do leases cost, and do they keep the promise?
@@ -56,6 +61,16 @@ struct How {
     /// The folder that the figures go to.
     #[arg(long)]
     into: PathBuf,
+}
+
+#[cfg(feature = "fake-host")]
+#[derive(Args)]
+struct Seeded {
+    /// Another run of the same kind.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    how: How,
 }
 
 #[derive(Args)]
@@ -80,6 +95,8 @@ fn main() -> ExitCode {
         Question::Memory(how) => measure_memory(&how),
         #[cfg(feature = "fake-host")]
         Question::Work(how) => measure_work(&how),
+        #[cfg(feature = "fake-host")]
+        Question::Endurance(seeded) => endure(&seeded),
         Question::Envoy(how) => measure_envoy(&how),
         Question::Sim(simulated) if simulated.sweep => sweep(&simulated),
         Question::Sim(simulated) => simulate(&simulated),
@@ -149,6 +166,18 @@ fn measure_work(how: &How) -> Result<()> {
     let recorded = Record::read(&documents::recorded(), "work")?;
     work::grown(&recorded, &rows).iter().for_each(|grown| println!("grown: {grown}"));
     Ok(())
+}
+
+#[cfg(feature = "fake-host")]
+fn endure(Seeded { seed, how }: &Seeded) -> Result<()> {
+    let size = if how.short { endurance::Size::SHORT } else { endurance::Size::FULL };
+    let began = Instant::now();
+    let bar = progress(size.steps());
+    let measured = endurance::measure(&size, *seed, &|| bar.inc(1))?;
+    bar.finish_and_clear();
+    println!("{}\n", tables::endurance(&measured));
+    finish("endurance", vec![measured.row()], how, began)?;
+    held([measured].iter().filter_map(Endurance::broken_promise))
 }
 
 fn measure_envoy(how: &How) -> Result<()> {

@@ -4,6 +4,8 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
 use crate::accuracy::{Accuracy, CLOUDFLARE_WRONG, Demand};
+#[cfg(feature = "fake-host")]
+use crate::endurance::Endurance;
 use crate::memory::Memory;
 use crate::record::{Record, Row};
 use crate::sim::Figures;
@@ -58,6 +60,36 @@ pub fn store(measured: &[Speed]) -> String {
         "The shim on one core, asked in batches of 64, four under way; one limit of two windows, 100/1m and 1000/1h.\n\
          Times are at half of that rate, bytes for a subject with one request.\n\n{table}\n"
     )
+}
+
+/// What became of requests among faults, and of memory.
+#[cfg(feature = "fake-host")]
+pub fn endurance(measured: &Endurance) -> String {
+    endured(&measured.row())
+}
+
+fn endured(row: &Row) -> String {
+    let mut table = table(&[
+        "requests",
+        "went on",
+        "answered by the filter",
+        "reset",
+        "policies",
+        "longest pause",
+        "memory",
+        "grown with a million",
+    ]);
+    table.add_row([
+        format!("{:.0}", row.figure("requests")),
+        percent(row.figure("passed_share"), 1),
+        percent(row.figure("replied_share"), 1),
+        percent(row.figure("reset_share"), 1),
+        format!("{:.0}", row.figure("reloads")),
+        format!("{:.1} ms", row.figure("longest_pause_ms")),
+        format!("{:.0} KiB", row.figure("memory_kib")),
+        format!("{:.1} KiB", row.figure("memory_slope_kib_per_million")),
+    ]);
+    table.to_string()
 }
 
 /// What each case in a real Envoy comes to.

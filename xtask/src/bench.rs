@@ -43,6 +43,13 @@ pub(crate) enum Question {
     /// over benches/recorded/work.json is said, and fails `cargo xtask test`: mend it, or `--record` it with the change
     /// that is worth it. Takes some seconds.
     Work(How),
+    /// Do millions of requests among faults all end, and leave memory as it was?
+    ///
+    /// The built plugin runs on the fake host, in three workers, and ten million requests go through them: the store
+    /// answers late, wrongly or not at all, streams are reset at any point, host calls fail, policies are exchanged. Ends
+    /// with an error where a request is stuck, a VM fails, or the VMs' memory grows after the first tenth by more than
+    /// 64 KiB with a million requests. The seed of a failed run plays it again. Takes ten minutes, and one core.
+    Endurance(Endurance),
     /// What does the filter cost in a real Envoy?
     ///
     /// No filter, an empty one, Envoy's own local limiter, and ours without a store, with leases, and strict, each in an
@@ -54,6 +61,16 @@ pub(crate) enum Question {
     ///
     /// After a change of how they are shown; `--record` does it by itself.
     Documents,
+}
+
+/// Which run it is, and how it is measured.
+#[derive(Args)]
+pub(crate) struct Endurance {
+    /// Another run of the same kind. The same seed is the same run.
+    #[arg(long, conflicts_with = "record")]
+    seed: Option<u64>,
+    #[command(flatten)]
+    how: How,
 }
 
 /// How it is measured.
@@ -91,6 +108,13 @@ pub(crate) fn run(workspace: &Workspace, question: &Question) -> Result<()> {
             bench.env("LANEKEEPER_PLUGIN_WASM", step("plugin", || plugin::build(workspace))?);
             how.tell(bench.arg("work"), workspace);
         }
+        Question::Endurance(Endurance { seed, how }) => {
+            bench
+                .env("LANEKEEPER_PLUGIN_WASM", step("plugin", || plugin::build(workspace))?)
+                .arg("endurance");
+            bench.args(seed.map(|seed| format!("--seed={seed}")));
+            how.tell(&mut bench, workspace);
+        }
         Question::Envoy(how) => {
             build.args(["-p", "lanekeeper-shim", "--bin", "lanekeeper-shim"]);
             bench
@@ -123,13 +147,19 @@ pub(crate) fn build_and_run(build: &mut Command, bench: &mut Command) -> Result<
 pub(crate) enum HowBuilt {
     /// For time and memory, and for millions of simulated requests.
     Optimized,
+    /// For millions of requests on the fake host.
+    OptimizedHost,
     /// For counts, which are the same however it is built: as quickly as it can be, with the fake host.
     Quickly,
 }
 
 impl HowBuilt {
     fn of(question: &Question) -> Self {
-        if matches!(question, Question::Work(_)) { Self::Quickly } else { Self::Optimized }
+        match question {
+            Question::Work(_) => Self::Quickly,
+            Question::Endurance(_) => Self::OptimizedHost,
+            _ => Self::Optimized,
+        }
     }
 
     /// What builds it.
@@ -146,7 +176,7 @@ impl HowBuilt {
 
     fn folder(&self) -> &'static str {
         match self {
-            Self::Optimized => "release",
+            Self::Optimized | Self::OptimizedHost => "release",
             Self::Quickly => "debug",
         }
     }
@@ -154,6 +184,7 @@ impl HowBuilt {
     fn arguments(&self) -> &'static [&'static str] {
         match self {
             Self::Optimized => &["--release", "--no-default-features"],
+            Self::OptimizedHost => &["--release"],
             Self::Quickly => &[],
         }
     }

@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 
-use wasmtime::{Func, Store, Val};
+use wasmtime::{Func, Memory, Store, Val};
 
 use super::VmId;
 use super::context::{Context, Root, RootLife, StreamCell};
@@ -79,6 +79,7 @@ pub(super) struct Vm {
     process: Weak<Process>,
     store: RefCell<Store<Guest>>,
     exports: HashMap<String, Func>,
+    memory: Option<Memory>,
 }
 
 impl Vm {
@@ -95,8 +96,9 @@ impl Vm {
         let exports: Vec<_> =
             instance.exports(&mut store).map(|e| (e.name().to_owned(), e.into_func())).collect();
         let exports = exports.into_iter().filter_map(|(name, func)| Some((name, func?))).collect();
+        let memory = instance.get_memory(&mut store, "memory");
         let process = Rc::downgrade(process);
-        let vm = Rc::new(Self { state, process, store: RefCell::new(store), exports });
+        let vm = Rc::new(Self { state, process, store: RefCell::new(store), exports, memory });
         // A reactor has the first, a command the second.
         for start in ["_initialize", "_start"] {
             vm.callback(0, start, &[]);
@@ -161,6 +163,11 @@ impl Vm {
                 None
             }
         }
+    }
+
+    /// How long its linear memory is.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.memory.map_or(0, |memory| memory.data_size(&*self.store.borrow()))
     }
 
     /// Marks the VM as failed: it gets no callback any more.

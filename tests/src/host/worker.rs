@@ -60,6 +60,11 @@ impl Worker {
         self.vm.state.metric_ids.borrow().len()
     }
 
+    /// How long the VM's linear memory is, in bytes. It is never shortened.
+    pub fn memory_bytes(&self) -> usize {
+        self.vm.memory_bytes()
+    }
+
     /// Runs a callback with arguments of the test's choice, the context's id first, as a host must not.
     pub fn force(&self, callback: &'static str, arguments: &[u32]) {
         let context = arguments.first().copied().unwrap_or_default();

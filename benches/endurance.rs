@@ -1,0 +1,150 @@
+//! Does a worker's memory stay as it is, and does every request end, whatever happens to them?
+//!
+//! The built plugin runs on the fake host, three workers of it, and millions of requests go through them while the
+//! store answers late, wrongly, or not at all, streams are reset at any point, host calls fail, and the policy is
+//! exchanged now and then. All of it is drawn from a seed, so that a run can be played again.
+//!
+//! What is measured is how long the VMs' linear memories are. They are never shortened, so what a request leaves behind
+//! shows sooner or later. The first tenth fills what is bounded: the subjects that a worker knows, what it remembers of
+//! refusals, the allocator's free blocks. From then on memory may not grow.
+
+mod policy;
+mod traffic;
+mod weather;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use lanekeeper_tests::host::{Host, Level};
+
+use self::traffic::{Seen, Traffic, WORKERS};
+use crate::record::Row;
+use crate::trend::slope;
+
+/// How often memory is looked at.
+const LOOKS: u64 = 100;
+/// Those that come before the first one that counts: a tenth.
+const WARM_UP: usize = 10;
+const REQUESTS_PER_POLICY: u64 = 10_000;
+
+/// How much is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    requests: u64,
+    users: u64,
+    /// By how much memory may grow with a million requests, KiB, in all VMs together.
+    may_grow: f64,
+}
+
+impl Size {
+    /// What the figures on file are of. Each worker meets more users than it keeps leases of. Memory comes in pieces of
+    /// 64 KiB: one of them for a million requests is a byte for fifteen.
+    pub const FULL: Self = Self { requests: 10_000_000, users: 300_000, may_grow: 64.0 };
+    /// For a quick look, and for every test run: so few users that all are known after a tenth. One piece of memory more
+    /// is allowed, and a second is not.
+    pub const SHORT: Self = Self { requests: 100_000, users: 500, may_grow: 1_100.0 };
+
+    /// How often progress is heard of.
+    pub fn steps(&self) -> u64 {
+        LOOKS
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Endurance {
+    seen: Seen,
+    may_grow: f64,
+    /// At the end, KiB, in all VMs together.
+    memory_kib: f64,
+    /// After the first tenth, KiB for a million requests.
+    slope: f64,
+    took: Duration,
+}
+
+/// Asks for all of it. An error where a request does not end, or a VM fails; `step` is heard after each hundredth.
+pub fn measure(size: &Size, seed: u64, step: &dyn Fn()) -> Result<Endurance> {
+    run(size, seed, step).with_context(|| format!("--seed {seed} plays it again"))
+}
+
+fn run(size: &Size, seed: u64, step: &dyn Fn()) -> Result<Endurance> {
+    let began = Instant::now();
+    // what is logged would be kept
+    let host = Host::builder().workers(WORKERS).seed(seed).log_level(Level::Critical);
+    let host = host.start(&policy::policy(false).to_string())?;
+    let mut traffic = Traffic::start(host, size.users, seed);
+    let mut samples = Vec::new();
+    for look in 1..=LOOKS {
+        while traffic.seen.begun < size.requests * look / LOOKS {
+            traffic.step()?;
+            if traffic.seen.begun / REQUESTS_PER_POLICY > traffic.seen.reloads {
+                traffic.reload()?;
+            }
+        }
+        samples.push((traffic.seen.begun as f64 / 1e6, memory_kib(&traffic.host)));
+        step();
+    }
+    traffic.end()?;
+    Ok(Endurance {
+        seen: traffic.seen,
+        may_grow: size.may_grow,
+        memory_kib: memory_kib(&traffic.host),
+        slope: slope(samples.get(WARM_UP..).unwrap_or_default()),
+        took: began.elapsed(),
+    })
+}
+
+fn memory_kib(host: &Host) -> f64 {
+    let workers = (0..WORKERS).map(|index| host.worker(index));
+    let bytes: usize = workers.chain([host.main()]).map(|worker| worker.memory_bytes()).sum();
+    bytes as f64 / 1024.0
+}
+
+impl Endurance {
+    /// Its row in the record.
+    pub fn row(&self) -> Row {
+        let Seen { begun, passed, replied, reset, reloads, longest_pause } = self.seen;
+        let figures = [
+            ("requests", begun as f64),
+            ("passed_share", passed as f64 / begun as f64),
+            ("replied_share", replied as f64 / begun as f64),
+            ("reset_share", reset as f64 / begun as f64),
+            ("reloads", reloads as f64),
+            ("longest_pause_ms", longest_pause.as_secs_f64() * 1e3),
+            ("memory_kib", self.memory_kib),
+            ("memory_slope_kib_per_million", self.slope),
+            ("requests_per_sec", begun as f64 / self.took.as_secs_f64()),
+        ];
+        // as many digits as the file's readers can use
+        Row::new("faults", figures.map(|(name, figure)| (name, (figure * 1e3).round() / 1e3)))
+    }
+
+    /// What grew, in words.
+    pub fn broken_promise(&self) -> Option<String> {
+        let holds = self.slope <= self.may_grow;
+        (!holds).then(|| {
+            format!(
+                "memory grows by {:.0} KiB with a million requests, and {:.0} are allowed",
+                self.slope, self.may_grow
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_thousand_requests_among_faults_all_end_and_leave_memory_as_it_was() {
+        let measured = measure(&Size::SHORT, 1, &|| ()).unwrap();
+        println!("{:?}", measured.row());
+        assert_eq!(measured.broken_promise(), None);
+        let Seen { begun, passed, replied, reset, reloads, .. } = measured.seen;
+        // the run says little unless a good part of them went each way
+        assert!(
+            passed > begun / 3 && replied > begun / 20 && reset > begun / 50 && reloads > 5,
+            "{measured:?}"
+        );
+    }
+}
