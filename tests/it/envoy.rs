@@ -5,6 +5,7 @@
 
 mod envoy {
     mod breakers;
+    mod shims;
     mod success;
     mod trap;
 }
