@@ -13,7 +13,7 @@ use lanekeeper_engine::headers::Headers;
 use lanekeeper_engine::lane::parse_source;
 use lanekeeper_engine::local::{LocalCounters, MemoryCells};
 use lanekeeper_engine::policy::Policy;
-use lanekeeper_engine::request::{Facts, Judge, Request, Step};
+use lanekeeper_engine::request::{Facts, Request, Step};
 use lanekeeper_engine::units::Timestamp;
 
 fn decide(policy: &Policy, headers: &Headers, cells: &MemoryCells, now: Timestamp) -> Step {
