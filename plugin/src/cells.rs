@@ -1,7 +1,7 @@
 //! What the workers of a node share.
 
 use lanekeeper_engine::local::{Cells, CellsBroken, LAYOUT};
-use lanekeeper_engine::{breaker, ledger};
+use lanekeeper_engine::{breaker, circuit, ledger};
 
 use crate::host;
 
@@ -9,9 +9,10 @@ use crate::host;
 pub(crate) const COUNTERS: SharedCells = SharedCells { layout: LAYOUT, kind: "slot" };
 /// The slots of its leases.
 pub(crate) const LEASES: SharedCells = SharedCells { layout: ledger::LAYOUT, kind: "lease" };
-
 /// The slots of its breakers.
 pub(crate) const BREAKERS: SharedCells = SharedCells { layout: breaker::LAYOUT, kind: "breaker" };
+/// Its circuits to stores.
+pub(crate) const CIRCUITS: SharedCells = SharedCells { layout: circuit::LAYOUT, kind: "circuit" };
 
 /// Numbered slots in shared data. Their names bear the layout's version, since an old and a new
 /// filter share them during an upgrade, and a prefix, since in Istio all plugins share one name space.

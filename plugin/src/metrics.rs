@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use lanekeeper_engine::batch::Call;
 use lanekeeper_engine::breaker::{State, Why};
+use lanekeeper_engine::circuit::{Phase, Turn};
 use lanekeeper_engine::lane::NORMAL_LANE;
 use lanekeeper_engine::policy::{OnFailure, Policy};
 use lanekeeper_engine::request::{Account, ChargeEnd, Judge, Outcome, Tally};
@@ -23,6 +24,8 @@ pub(crate) enum CallEnd {
     Late,
     /// The shim answered with an error.
     Refused,
+    /// The shim says that no server of its store would have answered.
+    Away,
     /// The answer does not fit the question.
     Malformed,
     /// No answer in time.
@@ -43,14 +46,16 @@ enum Event {
     ReturnedTokens,
     TurnedAway { lane: usize, breaker: usize, why: Why, is_enforced: bool },
     Transition { lane: usize, breaker: usize, to: State },
+    Turn { to: Phase },
 }
 
-/// The counters of one root, and the gauges of its breakers.
+/// The counters of one root, and the gauges of its breakers and of its circuit to the store.
 #[derive(Default)]
 pub(crate) struct Metrics {
     defined: BTreeMap<Event, Option<u32>>,
     /// By the lane and the breaker.
     states: BTreeMap<(usize, usize), Option<u32>>,
+    circuit: Option<Option<u32>>,
 }
 
 impl Metrics {
@@ -133,6 +138,33 @@ impl Metrics {
         self.set_state(policy, at, to);
     }
 
+    /// The store is to be asked for the first time, and this is where its circuit stands.
+    pub(crate) fn store_first_asked(&mut self, phase: Phase) {
+        if self.circuit.is_none() {
+            self.store_stands(phase);
+        }
+    }
+
+    /// The circuit to the store has changed, on behalf of all workers.
+    pub(crate) fn store_turn(&mut self, Turn { to, .. }: Turn) {
+        let name = || Some(format!("lanekeeper.store_circuit_transitions_total.to.{}", to.name()));
+        self.count(Event::Turn { to }, name);
+    }
+
+    /// Where the circuit to the store stands.
+    pub(crate) fn store_stands(&mut self, phase: Phase) {
+        let define = || host::define_gauge("lanekeeper.store_circuit_state").ok();
+        if let Some(gauge) = self.circuit.get_or_insert_with(define) {
+            let number = match phase {
+                Phase::Closed => 0,
+                Phase::Probing | Phase::Recovering => 1,
+                Phase::Open => 2,
+            };
+            // a gauge that cannot be set must not keep a request from its decision
+            let _ = host::record(*gauge, number);
+        }
+    }
+
     fn set_state(&mut self, policy: &Policy, at: (usize, usize), state: State) {
         let define = || host::define_gauge(&format!("lanekeeper.breaker_state.{}", place(policy, at)?)).ok();
         if let Some(gauge) = self.states.entry(at).or_insert_with(define) {
@@ -211,6 +243,7 @@ fn call_end_name(end: CallEnd) -> &'static str {
         CallEnd::Answered => "answered",
         CallEnd::Late => "late",
         CallEnd::Refused => "refused",
+        CallEnd::Away => "away",
         CallEnd::Malformed => "malformed",
         CallEnd::TimedOut => "timeout",
         CallEnd::Unreachable => "unreachable",

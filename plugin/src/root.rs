@@ -21,6 +21,7 @@ use crate::stream::Stream;
 mod answering;
 mod breakers;
 mod charges;
+mod circuit;
 mod leases;
 mod store;
 mod timer;

@@ -153,7 +153,7 @@ impl Proxy for Real {
 
     fn start_store(&mut self) -> Result<()> {
         self.shim.start_again()?;
-        // each worker has its own circuit, and notices with a request of its own, of which no worker knows anything
+        // with requests of which no worker knows anything: first one probes, then more and more of them ask
         let (mut in_a_row, mut asked) = (0, 0);
         wait::until("the store to decide again", || {
             asked += 1;

@@ -57,6 +57,8 @@ pub struct Heard {
     pub renewals: Vec<CheckAnswer>,
     /// How many nodes there are, if it knows.
     pub nodes: Option<NonZeroU32>,
+    /// Whether none of its servers would have answered, whatever was asked.
+    pub away: bool,
 }
 
 impl Load {
@@ -136,11 +138,12 @@ impl Call {
             return None;
         }
         let nodes = response.nodes.and_then(NonZeroU32::new);
+        let away = response.away;
         let mut answers = response.answers.into_iter();
         let charges = answers.by_ref().take(self.accounts.len()).collect();
         let to_stream = |place: &Place| (place.stream, answers.by_ref().take(place.checks).collect());
         let streams = self.streams.iter().map(to_stream).collect();
-        Some(Heard { charges, streams, renewals: answers.collect(), nodes })
+        Some(Heard { charges, streams, renewals: answers.collect(), nodes, away })
     }
 
     /// What it asked, as it was before it was made, but for tokens on their way back, which are gone, and reports on

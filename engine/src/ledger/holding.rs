@@ -2,6 +2,7 @@
 //!
 //! There are many of them, most without a chunk: those of quiet subjects, whose leases this worker looks after.
 
+use std::mem;
 use std::sync::Arc;
 
 use super::LOOK_EVERY;
@@ -117,6 +118,12 @@ impl Holding {
     /// Its windows, as its record has what they said.
     pub(super) fn windows(&self) -> &[Window] {
         &self.windows
+    }
+
+    /// Whether it is to be renewed at `now`, and whether it is to be returned: each once.
+    pub(super) fn take_due(&mut self, now: Timestamp) -> (bool, bool) {
+        let is_due = |at: &mut Timestamp| *at <= now && mem::replace(at, NEVER) != NEVER;
+        (is_due(&mut self.renew_at), is_due(&mut self.return_at))
     }
 
     /// When to look at it next, if ever.

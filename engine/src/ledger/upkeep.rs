@@ -16,6 +16,9 @@ use crate::wire::{Check, KeyReturn};
 /// A lease is renewed at its end if so many of its tokens were spent; else its subject is hardly in use.
 const IN_USE: u32 = 2;
 
+/// Of how many subjects one look forgoes what is due: a millisecond's work.
+const MOST_FORGONE: usize = 4096;
+
 /// What is to be asked without a request that waits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Due {
@@ -44,6 +47,18 @@ impl Ledger {
         due
     }
 
+    /// The store is away, or just back: what is due at `now` is let be. It would all be asked at once else, in the store's
+    /// first moment. Whoever is in use is asked for with its next request.
+    pub fn forgo_due(&mut self, now: Timestamp) {
+        self.low.clear();
+        self.leaving.clear();
+        self.due_at = NEVER;
+        for _ in 0..MOST_FORGONE {
+            let Some(subject) = self.holdings.next_due_by(now) else { break };
+            self.holdings.change_held(subject, |holding| holding.take_due(now));
+        }
+    }
+
     /// When something is due next.
     pub fn next_due(&self) -> Option<Timestamp> {
         let held = self.holdings.next_due().unwrap_or(NEVER);
@@ -58,11 +73,8 @@ impl Ledger {
 
     /// A holding's moment has come: to renew its lease, or to return what is left.
     fn look(&mut self, cells: &dyn Cells, subject: u128, nodes: NonZeroU32, now: Timestamp, due: &mut Due) {
-        let look = |holding: &mut Holding| {
-            let is_due = |at: &mut Timestamp| *at <= now && mem::replace(at, NEVER) != NEVER;
-            (is_due(&mut holding.renew_at), is_due(&mut holding.return_at), holding.lease_ends)
-        };
-        let Some((renews, returns, ends)) = self.holdings.change_held(subject, look) else { return };
+        let look = |holding: &mut Holding| (holding.take_due(now), holding.lease_ends);
+        let Some(((renews, returns), ends)) = self.holdings.change_held(subject, look) else { return };
         if renews && self.is_to_renew(cells, subject, ends, now) {
             due.renewals.extend(self.renewal(cells, subject, nodes));
         }

@@ -12,8 +12,7 @@ impl Active {
     /// Brings charges on their way. No stream waits for them.
     pub(crate) fn charge(&mut self, charges: Vec<Charge>, now: Timestamp) {
         let is_the_stores = |charge: &Charge| matches!(charge.account.counters, Counters::Store { .. });
-        let asks = charges.iter().any(is_the_stores)
-            && self.store.as_mut().is_some_and(|store| store.circuit.lets_through(now));
+        let asks = charges.iter().any(is_the_stores) && self.may_ask(now);
         for charge in charges {
             match (charge.account.counters, &mut self.store) {
                 (Counters::Store { .. }, Some(store)) if asks => {

@@ -129,10 +129,11 @@ impl Active {
     pub(super) fn send_due(&mut self, now: Timestamp) {
         let leases = self.ledger.as_ref().and_then(|ledger| ledger.next_due());
         let is_due = leases.is_some_and(|at| at <= now) || self.reports.has_news();
-        let Some(store) = self.store.as_mut().filter(|store| is_due && !store.batches.is_asking()) else {
+        if !is_due || self.store.as_ref().is_none_or(|store| store.batches.is_asking()) {
             return;
-        };
-        if !store.circuit.lets_through(now) {
+        }
+        if !self.may_keep_up(now) {
+            self.ledger.iter_mut().for_each(|ledger| ledger.forgo_due(now));
             return;
         }
         let load = self.laden(Load::default(), now);

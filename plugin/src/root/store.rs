@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lanekeeper_engine::batch::{Batches, Call, Followers, Load, Waiter};
-use lanekeeper_engine::circuit::Circuit;
+use lanekeeper_engine::circuit::{Circuit, Phase};
 use lanekeeper_engine::lease;
 use lanekeeper_engine::ledger::LOOK_EVERY;
 use lanekeeper_engine::policy::Store;
@@ -17,6 +17,8 @@ use crate::asking::{self, Asking};
 use crate::host;
 use crate::metrics::CallEnd;
 
+/// After all moments.
+const NEVER: Timestamp = Timestamp::from_micros(u64::MAX);
 /// While streams wait and no callout will call back, the timer does, this often.
 const HASTE: Duration = Duration::from_millis(1);
 
@@ -32,8 +34,7 @@ pub(super) struct StoreLink {
 impl Active {
     /// Brings a question on its way. `false` when the store is not asked.
     pub(super) fn ask(&mut self, stream: u32, request: &Request, since: Timestamp, now: Timestamp) -> bool {
-        let Some(store) = &mut self.store else { return false };
-        if !store.circuit.lets_through(now) {
+        if !self.may_ask(now) {
             return false;
         }
         let mut checks: Vec<_> = request.checks().cloned().collect();
@@ -61,7 +62,7 @@ impl Active {
             store.batches.sent(number, call);
             return Ok(());
         }
-        store.circuit.failed(now);
+        self.store_failed(now, now);
         self.metrics.call(CallEnd::NotSent);
         self.unheard(call.checks(), false);
         let unsent = call.into_load();
@@ -86,13 +87,17 @@ impl Active {
         // a callout given up before its end is nobody's any more
         let Some(store) = &mut self.store else { return };
         let Some(call) = store.batches.end(call) else { return };
-        let age = now.since(call.asked_at());
-        let in_time = age <= lease::surely_within(store.asking.timeout);
+        let in_time = now.since(call.asked_at()) <= lease::surely_within(store.asking.timeout);
         let heard = asking::read(&call, has_headers);
         match heard {
             Ok(heard) if in_time => {
-                store.circuit.answered(now, age);
-                self.metrics.call(CallEnd::Answered);
+                if heard.away {
+                    self.store_failed(call.asked_at(), now);
+                    self.metrics.call(CallEnd::Away);
+                } else {
+                    self.store_answered(call.asked_at(), now);
+                    self.metrics.call(CallEnd::Answered);
+                }
                 self.hear(&call, &heard, in_time, now);
                 for (stream, answers) in heard.streams {
                     answering.tell(self, stream, Heard::Answers(answers), now);
@@ -120,9 +125,7 @@ impl Active {
         charged: Vec<CheckAnswer>,
         answering: &mut Answering<'_>,
     ) {
-        if let Some(store) = &mut self.store {
-            store.circuit.failed(now);
-        }
+        self.store_failed(call.asked_at(), now);
         self.metrics.call(end);
         for stream in call.streams() {
             answering.tell(self, stream, Heard::Nothing, now);
@@ -170,8 +173,10 @@ impl Active {
     pub(super) fn pump(&mut self, now: Timestamp, answering: &mut Answering<'_>) {
         self.judge_freed(now, answering);
         while let Some(store) = &mut self.store {
-            let late =
-                store.batches.waiting_since_before(before(now, store.asking.timeout), answering.budget);
+            // while the store is left alone nobody waits to ask it
+            let is_left_alone = store.circuit.phase() == Phase::Open;
+            let moment = if is_left_alone { NEVER } else { before(now, store.asking.timeout) };
+            let late = store.batches.waiting_since_before(moment, answering.budget);
             if late.is_empty() {
                 break;
             }
@@ -219,7 +224,7 @@ impl StoreLink {
         let authorization = token.transpose()?.map(|token| format!("Bearer {token}"));
         Ok(Self {
             asking: Asking { cluster: store.cluster.clone(), timeout: store.timeout, authorization, node },
-            circuit: Circuit::new(store.circuit),
+            circuit: Circuit::new(&store.cluster, store.circuit),
             batches: Batches::default(),
             followers: Followers::default(),
             // nobody is let go of much later than at the timeout

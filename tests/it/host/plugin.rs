@@ -3,6 +3,7 @@
 mod bad_input;
 mod breakers;
 mod charging;
+mod circuit;
 mod counters;
 mod leases;
 mod life;

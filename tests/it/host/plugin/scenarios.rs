@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use lanekeeper_engine::circuit::RECOVERY;
 use lanekeeper_tests::host::{Host, Request, State};
 use lanekeeper_tests::scenario::{ANSWER, HeaderList, Proxy, SCENARIOS, Seen, Sender, policy};
 
@@ -71,10 +72,8 @@ impl Proxy for Fake {
     fn start_store(&mut self) -> Result<()> {
         self.store.away.set(false);
         self.host.advance(Duration::from_secs(1));
-        // each worker has its own circuit, and one request of each is its probe
-        for user in [b"probe-1", b"probe-2"] {
-            self.send(Sender::Trusted, &[("x-user", user)])?;
-        }
+        self.send(Sender::Trusted, &[("x-user", b"probe")])?;
+        self.host.advance(RECOVERY);
         Ok(())
     }
 

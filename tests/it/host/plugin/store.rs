@@ -200,30 +200,6 @@ fn a_cluster_that_comes_later_is_asked_from_then_on() {
 }
 
 #[test]
-fn the_circuit_opens_after_ten_failures_and_probes_once_a_second() {
-    let host = start(&with_store(1000, "local"), 1);
-    let store = Store::new();
-    store.away.set(true);
-    store.serve(&host);
-    for _ in 0..20 {
-        assert_eq!(status(&host.worker(0).request(by("u"))), 200);
-    }
-    assert_eq!(store_calls(&host, "unreachable"), 10);
-    host.advance(999 * MS);
-    host.worker(0).request(by("u"));
-    assert_eq!(store_calls(&host, "unreachable"), 10);
-    host.advance(MS);
-    host.worker(0).request(by("u"));
-    host.worker(0).request(by("u"));
-    assert_eq!(store_calls(&host, "unreachable"), 11);
-    store.away.set(false);
-    host.advance(1000 * MS);
-    assert_eq!(fallback(&host.worker(0).request(by("u"))), None);
-    assert_eq!(fallback(&host.worker(0).request(by("u"))), None);
-    behaved(&host);
-}
-
-#[test]
 fn a_body_and_trailers_wait_with_their_request() {
     for stop_iteration in [false, true] {
         let builder = Host::builder();
