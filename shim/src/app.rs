@@ -15,6 +15,7 @@ use lanekeeper_engine::wire::{
     self, Check, CheckAnswer, DecideRequest, DecideResponse, ReturnRequest, ReturnResponse, StoreError,
 };
 use subtle::ConstantTimeEq;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 pub use crate::body::MAX_BODY_BYTES;
@@ -26,6 +27,7 @@ use crate::nodes::Nodes;
 use crate::policy::PolicyFile;
 use crate::problem::Problem;
 use crate::shards::Sharded;
+use crate::shed::{MAX_REQUESTS, shed};
 use crate::store::Store;
 
 /// What is served, as OpenAPI 3.1. Written by hand: the types of the messages are the engine's, which is built into
@@ -41,6 +43,8 @@ pub struct App {
     admin_token: Option<String>,
     policy: Option<Arc<PolicyFile>>,
     metrics: Metrics,
+    /// Places for requests that ask the store.
+    places: Semaphore,
 }
 
 impl App {
@@ -56,6 +60,7 @@ impl App {
             admin_token: None,
             policy: None,
             metrics,
+            places: Semaphore::new(MAX_REQUESTS as usize),
         }
     }
 
@@ -75,6 +80,11 @@ impl App {
         Self { policy: Some(policy), ..self }
     }
 
+    /// A service that works on `most` requests at once, and refuses others at once.
+    pub fn with_max_requests(self, most: u32) -> Self {
+        Self { places: Semaphore::new(most as usize), ..self }
+    }
+
     /// The service, ready to be served.
     pub fn router(self) -> Router {
         let app = Arc::new(self);
@@ -82,11 +92,13 @@ impl App {
         guarded()
             .into_iter()
             .fold(Router::new(), add)
+            .route_layer(from_fn_with_state(Arc::clone(&app), shed))
             .route_layer(from_fn_with_state(Arc::clone(&app), authorize))
             .merge(
                 operators()
                     .into_iter()
                     .fold(Router::new(), add)
+                    .route_layer(from_fn_with_state(Arc::clone(&app), shed))
                     .route_layer(from_fn_with_state(Arc::clone(&app), authorize_operator)),
             )
             .merge(open().into_iter().fold(Router::new(), add))
@@ -100,6 +112,15 @@ impl App {
     /// The policy that holds now.
     pub(crate) fn policy(&self) -> Option<Arc<Policy>> {
         self.policy.as_ref().map(|file| file.policy())
+    }
+
+    /// A place for one more request; `None` when there is none, which is counted.
+    pub(crate) fn place(&self) -> Option<SemaphorePermit<'_>> {
+        let place = self.places.try_acquire().ok();
+        if place.is_none() {
+            self.metrics.record_shed();
+        }
+        place
     }
 
     /// Has the store forget these store keys.
@@ -128,7 +149,7 @@ impl App {
 
 type Route = (&'static str, MethodRouter<Arc<App>>);
 
-/// What only those may ask for who bear the token.
+/// What only those may ask for who bear the token, while there is room for it.
 fn guarded() -> [Route; 7] {
     [
         (wire::DECIDE_PATH, post(decide)),
@@ -141,12 +162,12 @@ fn guarded() -> [Route; 7] {
     ]
 }
 
-/// What only those may ask for who bear the operators' token.
+/// What only those may ask for who bear the operators' token, while there is room for it.
 fn operators() -> [Route; 1] {
     [(limits::RESET, post(limits::reset))]
 }
 
-/// What anybody may ask for.
+/// What anybody may ask for at any time.
 fn open() -> [Route; 4] {
     [
         ("/healthz", get(|| async { "ok\n" })),

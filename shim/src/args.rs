@@ -8,10 +8,12 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::app::App;
+use crate::connections::MAX_CONNECTIONS;
 use crate::listen::Address;
 use crate::memory::{MAX_SUBJECTS, MemoryStore};
 use crate::policy::{PolicyFile, PolicyFileError};
 use crate::redis::{AddressError, CLOCK_WARNING, RedisStore, TlsFiles};
+use crate::shed::MAX_REQUESTS;
 
 /// The small service between the Lanekeeper filter and the store that counts.
 ///
@@ -76,6 +78,20 @@ pub struct Args {
     /// How long Redis may take for a batch; keep it below the filter's own `store.timeout`
     #[arg(long, value_name = "DURATION", default_value = "15ms", value_parser = humantime::parse_duration)]
     pub store_timeout: Duration,
+
+    /// How many requests may be under way at once; beyond it they are refused at once (503, `retry-after`), before
+    /// their bodies are read
+    ///
+    /// An Envoy has two for each of its workers at most. /healthz, /readyz and /metrics are always answered, and
+    /// lanekeeper_shim_requests_shed_total counts who was refused.
+    #[arg(long, value_name = "NUMBER", default_value_t = MAX_REQUESTS, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_requests: u32,
+
+    /// How many connections may be open at once; beyond it they wait to be accepted
+    ///
+    /// Each is an open file: give the process more than 1024 of them (LimitNOFILE, ulimit -n) before you raise this.
+    #[arg(long, value_name = "NUMBER", default_value_t = MAX_CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
 
     /// How many replicas must have a decision before it is answered; with fewer it fails (`refused`, code NOREPLICAS)
     ///
@@ -175,6 +191,7 @@ impl Args {
             }
             _ => return Err(ArgsError::Store),
         };
+        let app = app.with_max_requests(self.max_requests);
         let app = match token("--token-env", self.token_env.as_ref())? {
             Some(token) => app.with_token(token),
             None => app,

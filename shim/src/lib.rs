@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`app`] | HTTP: the routes and the bearer token |
 //! | `body` | what a body must be |
+//! | `shed` | how many requests may be under way |
 //! | `limits` | the policy's limits, asked for by their names |
 //! | [`policy`] | the policy's file, and what becomes of it when it changes |
 //! | `breakers` | what nodes say of their breakers |
@@ -18,12 +19,14 @@
 //! | [`redis`] | Redis, and no other file does |
 //! | [`metrics`] | what is counted about the service itself |
 //! | [`listen`] | where to listen, and how to stop without losing an answer |
+//! | `connections` | how many connections may be open |
 //! | [`args`] | the command line |
 
 pub mod app;
 pub mod args;
 mod body;
 mod breakers;
+mod connections;
 mod limits;
 pub mod listen;
 pub mod memory;
@@ -33,4 +36,5 @@ pub mod policy;
 mod problem;
 pub mod redis;
 pub mod shards;
+mod shed;
 pub mod store;

@@ -14,9 +14,23 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::app::App;
+use crate::connections::{Bounded, MAX_CONNECTIONS};
 
 /// How long a stop waits for the requests in flight.
 pub const GRACE: Duration = Duration::from_secs(10);
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    /// How many connections may be open at once; others wait to be accepted.
+    pub max_connections: u32,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self { max_connections: MAX_CONNECTIONS }
+    }
+}
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +69,7 @@ impl fmt::Display for Address {
 pub async fn listen(
     address: Address,
     app: App,
+    manner: Manner,
     listening: impl FnOnce(&Address),
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
@@ -62,12 +77,12 @@ pub async fn listen(
         Address::Tcp(address) => {
             let listener = TcpListener::bind(address).await?;
             listening(&Address::Tcp(listener.local_addr()?));
-            serve(listener, app, shutdown).await
+            serve(listener, app, manner, shutdown).await
         }
         Address::Unix(path) => {
             let (listener, _file) = bind_unix(&path).await?;
             listening(&Address::Unix(path));
-            serve_on(listener, app, shutdown).await
+            serve_on(listener, app, manner, shutdown).await
         }
     }
 }
@@ -77,6 +92,7 @@ pub async fn listen(
 pub async fn serve(
     listener: TcpListener,
     app: App,
+    manner: Manner,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     // Answers are small and one packet each: nothing is gained by waiting for more.
@@ -85,18 +101,20 @@ pub async fn serve(
             warn!(%error, "a connection may answer late");
         }
     });
-    serve_on(listener, app, shutdown).await
+    serve_on(listener, app, manner, shutdown).await
 }
 
 async fn serve_on<L>(
     listener: L,
     app: App,
+    manner: Manner,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()>
 where
     L: Listener,
     L::Addr: fmt::Debug,
 {
+    let listener = Bounded::new(listener, manner.max_connections);
     let (stop, stopping) = oneshot::channel();
     let shutdown = async move {
         shutdown.await;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lanekeeper_shim::args::Args;
-use lanekeeper_shim::listen::listen;
+use lanekeeper_shim::listen::{Manner, listen};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -34,7 +34,8 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
         }
     };
     let app = args.app()?;
-    listen(args.listen.clone(), app, |address| println!("listening on {address}"), shutdown)
+    let manner = Manner { max_connections: args.max_connections };
+    listen(args.listen.clone(), app, manner, |address| println!("listening on {address}"), shutdown)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
     Ok(())

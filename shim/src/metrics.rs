@@ -25,6 +25,7 @@ pub struct Metrics {
     batch_checks: Histogram,
     store_duration: Histogram,
     store_errors: Family<Failed, Counter>,
+    requests_shed: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,6 +58,7 @@ impl Metrics {
             // 50 us to 0.8 s
             store_duration: Histogram::new(exponential_buckets(0.000_05, 2.0, 15)),
             store_errors: Family::default(),
+            requests_shed: Counter::default(),
             registry: Registry::default(),
         };
         registry.register("decisions", "Checks, by what became of them", metrics.decisions.clone());
@@ -65,6 +67,8 @@ impl Metrics {
         let help = "Seconds the store took for a batch";
         registry.register("store_duration_seconds", help, metrics.store_duration.clone());
         registry.register("store_errors", "Checks the store failed, by kind", metrics.store_errors.clone());
+        let help = "Requests refused at once, as too many were under way";
+        registry.register("requests_shed", help, metrics.requests_shed.clone());
         for outcome in [Outcome::allowed, Outcome::rejected, Outcome::failed] {
             metrics.decisions.get_or_create(&Decided { outcome }).inc_by(0);
         }
@@ -107,6 +111,11 @@ impl Metrics {
             };
             self.decisions.get_or_create(&Decided { outcome }).inc();
         }
+    }
+
+    /// Counts a request that was refused, as too many were under way.
+    pub(crate) fn record_shed(&self) {
+        self.requests_shed.inc();
     }
 
     /// All of it as OpenMetrics text.

@@ -2,65 +2,18 @@
 
 use std::time::Duration;
 
-use lanekeeper_engine::wire::{Check, CheckAnswer, DECIDE_PATH, KeyReturn, Returned, StoreError};
+use lanekeeper_engine::wire::{Check, CheckAnswer, DECIDE_PATH, StoreError};
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::redis::RedisStore;
-use lanekeeper_shim::store::{Answering, NotReady, Store};
+use lanekeeper_shim::store::Store;
 use lanekeeper_tests::redis::Redis;
 use reqwest::Client;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::endless::Endless;
 use crate::support::{HOUR, PATIENT, Shim, batch, check, sliding, until_ready};
-
-/// A store that never answers, and says how many questions it works on.
-#[derive(Clone)]
-struct Endless(watch::Sender<usize>);
-
-/// A question that is worked on, until it is dropped.
-struct Work<'a>(&'a Endless);
-
-impl Drop for Work<'_> {
-    fn drop(&mut self) {
-        self.0.0.send_modify(|working| *working -= 1);
-    }
-}
-
-impl Endless {
-    fn new() -> Self {
-        Self(watch::Sender::new(0))
-    }
-
-    async fn until_working_on(&self, count: usize) {
-        let mut working = self.0.subscribe();
-        let reached = working.wait_for(|working| *working == count);
-        timeout(PATIENT, reached).await.unwrap_or_else(|_| panic!("never {count} questions")).unwrap();
-    }
-}
-
-impl Store for Endless {
-    fn decide<'a>(&'a self, _: &'a [Check], _: Duration) -> Answering<'a, Vec<CheckAnswer>> {
-        Box::pin(async {
-            self.0.send_modify(|working| *working += 1);
-            let _work = Work(self);
-            std::future::pending().await
-        })
-    }
-
-    fn give_back<'a>(&'a self, _: &'a [KeyReturn]) -> Answering<'a, Vec<Returned>> {
-        unreachable!("nothing is given back here")
-    }
-
-    fn reset<'a>(&'a self, _: &'a [String]) -> Answering<'a, Result<(), StoreError>> {
-        unreachable!("nothing is reset here")
-    }
-
-    fn ready(&self) -> Answering<'_, Result<(), NotReady>> {
-        Box::pin(async { Ok(()) })
-    }
-}
 
 fn ask() -> Check {
     check(&[("k", 1, &[sliding(10, HOUR)])])

@@ -2,7 +2,7 @@
 
 use lanekeeper_engine::wire::{DECIDE_PATH, MAX_CHECKS, MAX_RETURNS, SHIM_HEADER};
 use lanekeeper_shim::app::{App, MAX_BODY_BYTES};
-use lanekeeper_shim::listen::{Address, listen};
+use lanekeeper_shim::listen::{Address, Manner, listen};
 use lanekeeper_shim::memory::MemoryStore;
 use reqwest::{Client, Response, StatusCode, Version};
 use serde_json::{Value, json};
@@ -228,11 +228,14 @@ async fn listens_on_a_unix_socket_and_removes_it_in_the_end() {
         let served = tokio::spawn(listen(
             address.clone(),
             app,
+            Manner::default(),
             |address| ready.send(address.to_string()).unwrap(),
             async { stopping.await.unwrap() },
         ));
         assert_eq!(listening.await.unwrap(), format!("unix:{}", path.display()));
-        let second = listen(address, App::new(MemoryStore::new()), |_| (), std::future::pending()).await;
+        let second =
+            listen(address, App::new(MemoryStore::new()), Manner::default(), |_| (), std::future::pending())
+                .await;
         assert_eq!(second.unwrap_err().kind(), std::io::ErrorKind::AddrInUse, "it is in use");
 
         let client = Client::builder().unix_socket(&*path);
@@ -252,7 +255,11 @@ async fn does_not_take_the_place_of_a_file_that_is_no_socket() {
     let path = folder.path().join("precious");
     std::fs::write(&path, "data").unwrap();
     let app = App::new(MemoryStore::new());
-    assert!(listen(Address::Unix(path.clone()), app, |_| (), std::future::pending()).await.is_err());
+    assert!(
+        listen(Address::Unix(path.clone()), app, Manner::default(), |_| (), std::future::pending())
+            .await
+            .is_err()
+    );
     assert_eq!(std::fs::read_to_string(path).unwrap(), "data");
 }
 

@@ -171,6 +171,7 @@ async fn fits_real_answers_of_every_kind_that_it_names() {
     let ours = Shim::start(app().with_admin_token(TOKEN).with_policy(policy())).await;
     let theirs = Shim::start(app().with_admin_token("s3cret").with_policy(policy())).await;
     let broken = Shim::start(App::new(Broken).with_policy(policy())).await;
+    let full = Shim::start(app().with_admin_token(TOKEN).with_policy(policy()).with_max_requests(0)).await;
     let mut seen: BTreeSet<Answered> = BTreeSet::new();
 
     for path in ["/healthz", "/readyz", "/metrics", "/openapi.json"] {
@@ -180,6 +181,12 @@ async fn fits_real_answers_of_every_kind_that_it_names() {
         seen.insert(ask(&description, shim, path, "", None).await);
     }
 
+    for path in paths().filter(|path| path.starts_with("/v1/")) {
+        let body = (path != BREAKERS).then_some("{}");
+        let answer = ask(&description, &full, path, "plain", body).await;
+        assert_eq!(answer.2, "503", "{path}");
+        seen.insert(answer);
+    }
     let too_long = " ".repeat(MAX_BODY_BYTES + 1);
     for path in paths().filter(|path| path.starts_with("/v1/") && *path != BREAKERS) {
         let (open, locked) = if path.ends_with("/reset") { (&ours, &theirs) } else { (&shim, &locked) };

@@ -8,7 +8,7 @@ use lanekeeper_engine::wire::{
     Check, CheckAnswer, DECIDE_PATH, DecideRequest, DecideResponse, KeyCheck, SHIM_HEADER, WindowAnswer,
 };
 use lanekeeper_shim::app::App;
-use lanekeeper_shim::listen::serve;
+use lanekeeper_shim::listen::{Manner, serve};
 use lanekeeper_shim::memory::MemoryStore;
 use lanekeeper_shim::redis::RedisStore;
 use lanekeeper_shim::store::Store;
@@ -35,13 +35,20 @@ pub(crate) struct Shim {
 
 impl Shim {
     pub(crate) async fn start(app: App) -> Self {
+        Self::start_as(app, Manner::default()).await
+    }
+
+    pub(crate) async fn start_as(app: App, manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopping) = oneshot::channel::<()>();
-        let served = tokio::spawn(serve(listener, app, async {
-            // Told, or dropped with the test.
-            let _ = stopping.await;
-        }));
+        let served = tokio::spawn(async move {
+            let stopped = async {
+                // Told, or dropped with the test.
+                let _ = stopping.await;
+            };
+            serve(listener, app, manner, stopped).await
+        });
         Self { url, client: Client::new(), stop, served }
     }
 
