@@ -17,6 +17,7 @@
 //! | [`record`] | what a run leaves behind: figures with their machine and commit |
 //! | [`tables`] | what a run says to people |
 //! | [`documents`] | what the pages in docs show of the recorded runs |
+//! | [`driver`] | a load that comes whether or not others are answered |
 //! | [`ordinary`] | a policy and a request of ordinary size |
 
 pub mod accuracy;
@@ -24,6 +25,7 @@ mod cores;
 pub mod documents;
 #[cfg(feature = "fake-host")]
 pub mod endurance;
+pub mod driver;
 pub mod envoy;
 mod http;
 pub mod limits;

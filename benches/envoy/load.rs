@@ -4,7 +4,6 @@
 //! looked at for its status, and nothing else is read of it.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -12,17 +11,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use futures_util::future::try_join_all;
-use rand::{RngExt, SeedableRng};
-use rand_distr::Exp1;
-use rand_pcg::Pcg64Mcg;
-use rustix::thread::{Pid, gettid, set_current_timer_slack};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use rustix::thread::{Pid, gettid};
 use tokio::sync::Mutex;
 
 use super::users::{Kind, Requests};
 use crate::cores::on_core;
-use crate::http::length;
+use crate::driver::arrivals::arrive;
+use crate::http::Connection;
 use crate::samples::Waits;
 
 /// As many clients as ask at once. Few enough that each waits for its answer a short while only, and enough that one
@@ -58,9 +53,9 @@ pub(super) fn all_out<T>(
     thread::scope(|scope| {
         let asking = scope.spawn(move || {
             let _ = tell.send(gettid());
-            each_connection(target, async |mut connection| {
+            each_client(target, async |mut client| {
                 while !is_over.load(Ordering::Relaxed) {
-                    connection.ask().await?;
+                    client.ask().await?;
                     answers.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(())
@@ -93,15 +88,16 @@ pub(super) fn at_rate(
     let waits = thread::scope(|scope| {
         scope.spawn(move || {
             on_core(target.core, || {
-                arrive(target.seed, per_sec, begin, warm_up + lasts, |came| send.send(came).is_ok())
+                let tell = |came| send.send(came).is_ok();
+                arrive(target.seed, |_| per_sec, begin, warm_up + lasts, tell)
             })
         });
         let asking = scope.spawn(move || {
-            each_connection(target, async |mut connection| {
+            each_client(target, async |mut client| {
                 let mut waits = Vec::new();
                 loop {
                     let Some(came) = arrivals.lock().await.recv().await else { return Ok(waits) };
-                    let kind = connection.ask().await?;
+                    let kind = client.ask().await?;
                     let took = begin.elapsed().saturating_sub(came);
                     waits.extend((came >= warm_up).then_some((kind, took)));
                 }
@@ -116,66 +112,34 @@ pub(super) fn at_rate(
     Ok(Latencies { all: of(&[Kind::Busy, Kind::Other]), busy: of(&[Kind::Busy]), others: of(&[Kind::Other]) })
 }
 
-/// Tells of each request at the moment at which it comes, counted from `begin`, until they end or nobody listens.
-fn arrive(
-    seed: u64,
-    per_sec: f64,
-    begin: Instant,
-    until: Duration,
-    tell: impl Fn(Duration) -> bool,
-) -> Result<()> {
-    // a sleep is else prolonged by 50 us, which is half an answer
-    set_current_timer_slack(NonZeroU64::new(1))?;
-    let (mut chance, mut came) = (Pcg64Mcg::seed_from_u64(seed), Duration::ZERO);
-    loop {
-        let gap: f64 = chance.sample(Exp1);
-        came += Duration::from_secs_f64(gap / per_sec);
-        thread::sleep((begin + came).saturating_duration_since(Instant::now()));
-        if came >= until || !tell(came) {
-            return Ok(());
-        }
-    }
-}
-
-/// Does `work` on each connection, all in this thread on the target's core.
-fn each_connection<T>(target: &Target, work: impl AsyncFn(Connection) -> Result<T>) -> Result<Vec<T>> {
+/// Does `work` for each client, all in this thread on the target's core.
+fn each_client<T>(target: &Target, work: impl AsyncFn(Client) -> Result<T>) -> Result<Vec<T>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let work = &work;
-    let connections = (0..CONNECTIONS).map(|nth| async move {
+    let clients = (0..CONNECTIONS).map(|nth| async move {
         let seed = target.seed * CONNECTIONS + nth;
-        work(Connection::open(target.envoy, seed).await?).await
+        work(Client::connect(target.envoy, seed).await?).await
     });
-    on_core(target.core, || runtime.block_on(try_join_all(connections)))
+    on_core(target.core, || runtime.block_on(try_join_all(clients)))
 }
 
-/// A kept connection to Envoy.
-struct Connection {
-    stream: TcpStream,
+/// A client with users of its own.
+struct Client {
+    connection: Connection,
     requests: Requests,
-    answer: Vec<u8>,
 }
 
-impl Connection {
-    async fn open(envoy: SocketAddr, seed: u64) -> Result<Self> {
-        let stream = TcpStream::connect(envoy).await.context("Envoy lets nobody in")?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, requests: Requests::new(seed), answer: Vec::new() })
+impl Client {
+    async fn connect(envoy: SocketAddr, seed: u64) -> Result<Self> {
+        Ok(Self { connection: Connection::open(envoy).await?, requests: Requests::new(seed) })
     }
 
     /// Sends a request and waits for its answer. An error when it is refused: what is measured is requests that may
     /// pass.
     async fn ask(&mut self) -> Result<Kind> {
         let (kind, request) = self.requests.next();
-        self.stream.write_all(request).await?;
-        self.answer.clear();
-        while length(&self.answer)?.is_none_or(|length| self.answer.len() < length) {
-            ensure!(self.stream.read_buf(&mut self.answer).await? > 0, "Envoy hung up");
-        }
-        ensure!(
-            self.answer.starts_with(b"HTTP/1.1 200"),
-            "refused: {}",
-            String::from_utf8_lossy(&self.answer)
-        );
+        let answer = self.connection.exchange(request).await?;
+        ensure!(answer.starts_with(b"HTTP/1.1 200"), "refused: {}", String::from_utf8_lossy(answer));
         Ok(kind)
     }
 }
