@@ -13,7 +13,7 @@ use lanekeeper_engine::headers::Headers;
 use lanekeeper_engine::lane::parse_source;
 use lanekeeper_engine::local::{LocalCounters, MemoryCells};
 use lanekeeper_engine::policy::Policy;
-use lanekeeper_engine::request::{Facts, Judge, Request, Step};
+use lanekeeper_engine::request::{Facts, Request, Step};
 use lanekeeper_engine::units::Timestamp;
 
 fn decide(policy: &Policy, headers: &Headers, cells: &MemoryCells, now: Timestamp) -> Step {
@@ -28,7 +28,7 @@ fn decide(policy: &Policy, headers: &Headers, cells: &MemoryCells, now: Timestam
     let (mut request, _) = Request::arrive(policy, &facts);
     let counters = LocalCounters::new((1, 2));
     let answers = request.checks().map(|check| counters.decide(cells, check, NonZeroU32::MIN, now)).collect();
-    request.answered(policy, Judge::Local, answers)
+    request.counted(policy, answers)
 }
 
 fn local_decision(c: &mut Criterion) {

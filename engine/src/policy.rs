@@ -167,7 +167,7 @@ pub struct CircuitSettings {
 }
 
 /// What a limit does while the store cannot decide.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OnFailure {
     /// Counts on this node.
     #[default]

@@ -128,10 +128,19 @@ impl Request {
         matches!(self.state, State::Pending { .. })
     }
 
-    /// `judge` has answered every check, in their order. What it could not decide takes the road of
+    /// `judge` has answered every check, in their order: the store, or what is known of its answers. What it could not decide takes the road of
     /// `on_failure`.
     pub fn answered(&mut self, policy: &Policy, judge: Judge, answers: Vec<CheckAnswer>) -> Step {
         self.decided(policy, judge, answers.into_iter().map(|answer| (judge, answer)))
+    }
+
+    /// This node's counters have answered every check, in their order.
+    pub fn counted(&mut self, policy: &Policy, answers: Vec<CheckAnswer>) -> Step {
+        let judge = match self.state {
+            State::Pending { fallback: true, .. } => Judge::Fallback(OnFailure::Local),
+            _ => Judge::Local,
+        };
+        self.answered(policy, judge, answers)
     }
 
     /// The same, with answers of several judges. `judge` is that of what could not be decided.
@@ -178,7 +187,7 @@ impl Request {
                 self.admit(policy, fallback.then_some(OnFailure::Local), shown)
             }
             (false, _) => {
-                self.tally_rejection(&undecided, Judge::Closed);
+                self.tally_rejection(&undecided, judge);
                 self.reject(policy, &Refusal::Unavailable)
             }
         }
@@ -267,7 +276,7 @@ impl Request {
         }
         if questions.len() > MAX_CHECKS || questions.iter().any(|q| q.origins.len() > MAX_KEYS) {
             // no store would take such a question, and a part of it is no decision
-            self.tally_rejection(&questions, Judge::Closed);
+            self.tally_rejection(&questions, Judge::Policy);
             return self.reject(policy, &Refusal::Unavailable);
         }
         if questions.iter().any(Question::leaves_something_owed) {
@@ -296,8 +305,11 @@ impl Request {
         let lane = self.lane;
         for (limit, key) in question.into_owed() {
             let on_failure = self.limit(policy, limit).map_or(OnFailure::Closed, Limit::on_failure);
-            let counters =
-                if judge == Judge::Store { Counters::Store { on_failure } } else { Counters::Node };
+            let counters = match judge {
+                Judge::Store => Counters::Store { on_failure },
+                Judge::Fallback(_) => Counters::Fallback,
+                Judge::Local | Judge::Lease | Judge::Remembered | Judge::Policy => Counters::Local,
+            };
             let account = Account { lane, limit, counters };
             self.bill.add(Charge { account, check: Check { keys: vec![key] } });
         }
@@ -310,7 +322,11 @@ impl Request {
             limits.find(|limit| !question.dry_run && mode(*limit) == OnFailure::Closed)
         };
         if let Some(limit) = undecided.iter().find_map(closed) {
-            self.tallies.push(Tally { limit, outcome: Outcome::Rejected, judge: Judge::Closed });
+            self.tallies.push(Tally {
+                limit,
+                outcome: Outcome::Rejected,
+                judge: Judge::Fallback(OnFailure::Closed),
+            });
             return self.reject(policy, &Refusal::FailedClosed);
         }
         let (mut local, mut open) = (Vec::new(), Vec::new());
@@ -320,7 +336,7 @@ impl Request {
             open.extend((!dropped.origins.is_empty()).then_some(dropped));
         }
         for question in &open {
-            self.tally_all(question, Judge::Open);
+            self.tally_all(question, Judge::Fallback(OnFailure::Open));
         }
         if local.is_empty() {
             return self.admit(policy, Some(OnFailure::Open), shown);

@@ -49,7 +49,8 @@ pub const MAX_SPEND_WITHIN: Duration = Duration::from_secs(10);
 pub struct DecideRequest {
     /// [`VERSION`].
     pub version: u32,
-    /// How long after the decision its tokens may be spent: the asker's timeout.
+    /// How long after the decision its tokens may be spent: the asker's timeout. Unless it is 0, an answer that took
+    /// longer is not waited for.
     pub spend_within_ms: u32,
     /// The asker's own number, from an even draw, if it is one of the nodes that are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -52,6 +52,8 @@ extern "C" fn proxy_on_http_call_response(
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_headers(stream: u32, _headers: u32, _end: u32) -> u32 {
+    #[cfg(feature = "trap")]
+    crate::trap::if_asked_for();
     vm::with(None, |vm| vm.request_headers(stream)).unwrap_or_else(Vm::refuse_blindly) as u32
 }
 

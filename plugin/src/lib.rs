@@ -15,4 +15,6 @@ mod host;
 mod metrics;
 mod root;
 mod stream;
+#[cfg(feature = "trap")]
+mod trap;
 mod vm;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use lanekeeper_engine::batch::Call;
 use lanekeeper_engine::breaker::{State, Why};
 use lanekeeper_engine::lane::NORMAL_LANE;
-use lanekeeper_engine::policy::Policy;
+use lanekeeper_engine::policy::{OnFailure, Policy};
 use lanekeeper_engine::request::{Account, ChargeEnd, Judge, Outcome, Tally};
 
 use crate::host;
@@ -199,8 +199,9 @@ fn judge_name(judge: Judge) -> &'static str {
         Judge::Remembered => "remembered",
         Judge::Lease => "lease",
         Judge::Local => "local",
-        Judge::Open => "open",
-        Judge::Closed => "closed",
+        Judge::Fallback(OnFailure::Local) => "fallback.on_failure.local",
+        Judge::Fallback(OnFailure::Open) => "fallback.on_failure.open",
+        Judge::Fallback(OnFailure::Closed) => "fallback.on_failure.closed",
         Judge::Policy => "policy",
     }
 }

@@ -9,7 +9,7 @@ use lanekeeper_engine::ledger::Ledger;
 use lanekeeper_engine::local::LocalCounters;
 use lanekeeper_engine::policy::Policy;
 use lanekeeper_engine::refusals::Refusals;
-use lanekeeper_engine::request::{Judge, Request, Step};
+use lanekeeper_engine::request::{Request, Step};
 use lanekeeper_engine::units::Timestamp;
 use lanekeeper_engine::wire::{Check, CheckAnswer};
 
@@ -166,7 +166,7 @@ impl Active {
     /// Counts a request's checks on this node.
     pub(crate) fn count(&mut self, request: &mut Request, now: Timestamp) -> Step {
         let answers = request.checks().map(|check| self.decide_here(check, now)).collect();
-        request.answered(&self.policy, Judge::Local, answers)
+        request.counted(&self.policy, answers)
     }
 
     /// Decides by this node's counters: in the store's place against its share of the limits, and against all of

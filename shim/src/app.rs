@@ -15,6 +15,7 @@ use lanekeeper_engine::wire::{
     self, Check, CheckAnswer, DecideRequest, DecideResponse, ReturnRequest, ReturnResponse, StoreError,
 };
 use subtle::ConstantTimeEq;
+use tokio::time::timeout;
 
 pub use crate::body::MAX_BODY_BYTES;
 use crate::body::{Body, read};
@@ -112,7 +113,14 @@ impl App {
             return Vec::new();
         }
         let asked = Instant::now();
-        let answers = self.store.decide(checks, spend_within).await;
+        let decided = self.store.decide(checks, spend_within);
+        let answers = match spend_within {
+            Duration::ZERO => decided.await,
+            // A store that has to ask more than once has no one moment to stop at.
+            _ => timeout(spend_within, decided)
+                .await
+                .unwrap_or_else(|_| vec![CheckAnswer::Failed { error: StoreError::Timeout }; checks.len()]),
+        };
         self.metrics.record(&answers, asked.elapsed());
         answers
     }
@@ -169,7 +177,9 @@ async fn decide(State(app): State<Arc<App>>, body: Body) -> Result<Json<DecideRe
         app.breakers.hear(node, batch.breakers);
         app.nodes.hear(node, &app.store)
     });
-    Ok(Json(DecideResponse { version: wire::VERSION, nodes, away: false, answers }))
+    let away =
+        app.store.is_away() && answers.iter().all(|answer| matches!(answer, CheckAnswer::Failed { .. }));
+    Ok(Json(DecideResponse { version: wire::VERSION, nodes, away, answers }))
 }
 
 async fn give_back(State(app): State<Arc<App>>, body: Body) -> Result<Json<ReturnResponse>, Problem> {

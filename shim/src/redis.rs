@@ -10,6 +10,7 @@
 //! | `link` | one connection, and how it comes back |
 //! | `servers` | where a call goes, and which calls were not run |
 //! | `backoff` | when to try to connect again |
+//! | `guard` | whether a server is asked at all |
 //! | `cluster` | the nodes of a cluster and their slots |
 //! | `clock` | how far the servers' clocks are off, for operators |
 //! | `permissions` | whether the user may run what the scripts run |
@@ -23,6 +24,7 @@ mod address;
 mod backoff;
 mod clock;
 mod cluster;
+mod guard;
 mod link;
 mod permissions;
 mod refusals;
@@ -46,6 +48,7 @@ use tracing::warn;
 use self::address::Place;
 pub use self::address::{AddressError, TlsFiles};
 use self::clock::Clocks;
+use self::guard::Guards;
 use self::link::PATIENCE;
 use self::refusals::Refusals;
 use self::replicas::Replicas;
@@ -74,6 +77,7 @@ pub struct RedisStore {
 #[derive(Clone)]
 struct Signs {
     clocks: Clocks,
+    guards: Guards,
     refusals: Refusals,
     shares: Shares,
 }
@@ -109,6 +113,7 @@ impl RedisStore {
         let place = Place::read(url, tls)?;
         let signs = Signs {
             clocks: Clocks::new(clock_warning),
+            guards: Guards::new(timeout),
             refusals: Refusals::default(),
             shares: Shares::default(),
         };
@@ -121,7 +126,16 @@ impl RedisStore {
         checks: &[Check],
         spend_within: Duration,
     ) -> Vec<Result<Taken, StoreError>> {
-        let deadline = Instant::now() + self.timeout;
+        self.take_within(self.timeout, checks, spend_within).await
+    }
+
+    async fn take_within(
+        &self,
+        patience: Duration,
+        checks: &[Check],
+        spend_within: Duration,
+    ) -> Vec<Result<Taken, StoreError>> {
+        let deadline = Instant::now() + patience;
         let mut runs: Vec<Run<'_>> =
             checks.iter().map(|check| Run::new(check, spend_within, &self.servers)).collect();
         loop {
@@ -182,7 +196,9 @@ impl RedisStore {
 impl Store for RedisStore {
     fn decide<'a>(&'a self, checks: &'a [Check], spend_within: Duration) -> Answering<'a, Vec<CheckAnswer>> {
         Box::pin(async move {
-            let taken = self.take_with_time(checks, spend_within).await;
+            // Once the charge may not be spent any more, nobody waits for the answer.
+            let patience = if spend_within.is_zero() { self.timeout } else { self.timeout.min(spend_within) };
+            let taken = self.take_within(patience, checks, spend_within).await;
             taken
                 .into_iter()
                 .map(|taken| taken.map_or_else(|error| CheckAnswer::Failed { error }, |taken| taken.answer))
@@ -233,8 +249,13 @@ impl Store for RedisStore {
         Box::pin(self.servers.ready())
     }
 
+    fn is_away(&self) -> bool {
+        self.servers.are_away()
+    }
+
     fn show(&self, registry: &mut Registry) {
         self.signs.clocks.show(registry);
+        self.signs.guards.show(registry);
         self.signs.refusals.show(registry);
         self.signs.shares.show(registry);
     }

@@ -159,6 +159,10 @@ impl Store for Sharded {
     fn ready(&self) -> Answering<'_, Result<(), NotReady>> {
         self.store.ready()
     }
+
+    fn is_away(&self) -> bool {
+        self.store.is_away()
+    }
 }
 
 impl<'a> Run<'a> {

@@ -20,7 +20,7 @@ pub type Answering<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// one check is that check's [`CheckAnswer::Failed`].
 pub trait Store: Send + Sync + 'static {
     /// Decides over a validated batch: one answer for each check, in their order. What is charged may be spent
-    /// for `spend_within` after the decision.
+    /// for `spend_within` after the decision; unless that is zero, an answer after it is of no use to anybody.
     fn decide<'a>(&'a self, checks: &'a [Check], spend_within: Duration) -> Answering<'a, Vec<CheckAnswer>>;
 
     /// Gives back what was charged and not spent: one answer for each return, in their order.
@@ -39,6 +39,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether the store would answer now.
     fn ready(&self) -> Answering<'_, Result<(), NotReady>>;
+
+    /// Whether no server of the store would even be asked now, as none of them answers.
+    fn is_away(&self) -> bool {
+        false
+    }
 
     /// Adds what it knows of itself to the metrics.
     fn show(&self, _registry: &mut Registry) {}

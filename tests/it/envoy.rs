@@ -5,7 +5,9 @@
 
 mod envoy {
     mod breakers;
+    mod shims;
     mod success;
+    mod trap;
 }
 
 use std::io::Write;
@@ -414,4 +416,7 @@ fn a_limit_that_fails_closed_turns_requests_away_while_the_shim_is_stopped() {
     shim.stop().unwrap();
     let answer = get(&Client::from(TRUSTED).unwrap(), &envoy, &[("x-user", b"eve")]);
     assert_eq!((answer.status, answer.fallback()), (503, Some("closed")));
+    let labels =
+        [("limit", "per_user"), ("outcome", "rejected"), ("source", "fallback"), ("on_failure", "closed")];
+    assert_eq!(envoy.admin().metric("lanekeeper_decisions_total", &labels).unwrap(), 1);
 }

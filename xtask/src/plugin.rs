@@ -1,6 +1,6 @@
 //! The plugin as Envoy loads it, and the probe that shows what the SDK does with the same requests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -14,18 +14,30 @@ const TARGET: &str = "wasm32-wasip1";
 
 /// Builds the plugin.
 pub(crate) fn build(workspace: &Workspace) -> Result<Done<PathBuf>> {
-    build_package(workspace, "lanekeeper-plugin", "lanekeeper_plugin.wasm")
+    build_package(workspace, &workspace.target, "lanekeeper-plugin", &[])
+}
+
+/// Builds a plugin that traps when it is asked to, which only tests use. In a folder of its own: both have one name.
+pub(crate) fn build_trapping(workspace: &Workspace) -> Result<Done<PathBuf>> {
+    build_package(workspace, &workspace.target.join("trap"), "lanekeeper-plugin", &["--features", "trap"])
 }
 
 /// Builds the probe, which only tests use.
 pub(crate) fn build_probe(workspace: &Workspace) -> Result<Done<PathBuf>> {
-    build_package(workspace, "sdk-probe", "sdk_probe.wasm")
+    build_package(workspace, &workspace.target, "sdk-probe", &[])
 }
 
-fn build_package(workspace: &Workspace, package: &str, file: &str) -> Result<Done<PathBuf>> {
+fn build_package(
+    workspace: &Workspace,
+    into: &Path,
+    package: &str,
+    features: &[&str],
+) -> Result<Done<PathBuf>> {
     ensure_target(TARGET)?;
-    call(cargo().args(["build", "-p", package, "--target", TARGET, "--release"]))?;
-    let wasm = workspace.target.join(TARGET).join("release").join(file);
+    let mut build = cargo();
+    build.args(["build", "-p", package, "--target", TARGET, "--release"]).args(features);
+    call(build.arg("--target-dir").arg(into))?;
+    let wasm = into.join(TARGET).join("release").join(package.replace('-', "_")).with_extension("wasm");
     let size = std::fs::metadata(&wasm).with_context(|| format!("cargo made no {}", wasm.display()))?.len();
     let says = format!("{}, {} KiB", workspace.short(&wasm), size.div_ceil(1024));
     done(wasm, says)

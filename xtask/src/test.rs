@@ -25,6 +25,7 @@ pub(crate) fn run(workspace: &Workspace, name: Option<&str>) -> Result<()> {
         node::find_runner(workspace)
     })?;
     let wasm = step("plugin", || plugin::build(workspace))?;
+    let trapping = step("trap", || plugin::build_trapping(workspace))?;
     let probe = step("probe", || plugin::build_probe(workspace))?;
     step("programs", || {
         // what `cargo test` below builds, and the programs: in one call, so that what they share is built once
@@ -38,6 +39,7 @@ pub(crate) fn run(workspace: &Workspace, name: Option<&str>) -> Result<()> {
         .env("LANEKEEPER_REDIS_SERVER", redis)
         .envs(valkey.map(|valkey| ("LANEKEEPER_VALKEY_SERVER", valkey)))
         .env("LANEKEEPER_PLUGIN_WASM", wasm)
+        .env("LANEKEEPER_TRAP_WASM", trapping)
         .env("LANEKEEPER_SDK_PROBE_WASM", probe)
         .env("LANEKEEPER_SHIM", workspace.target.join("debug/lanekeeper-shim"));
     let natively = step("native", || tests(&mut natively, name))?;

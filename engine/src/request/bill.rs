@@ -48,8 +48,10 @@ pub enum Counters {
         /// What the limit does when the store cannot be charged.
         on_failure: OnFailure,
     },
-    /// This node's.
-    Node,
+    /// This node's, in the store's place.
+    Fallback,
+    /// This node's: there is no store.
+    Local,
 }
 
 /// What became of a charge.
@@ -70,9 +72,11 @@ impl Account {
     pub fn fallback(self) -> Option<Self> {
         match self.counters {
             Counters::Store { on_failure: OnFailure::Local } => {
-                Some(Self { counters: Counters::Node, ..self })
+                Some(Self { counters: Counters::Fallback, ..self })
             }
-            Counters::Store { on_failure: OnFailure::Open | OnFailure::Closed } | Counters::Node => None,
+            Counters::Store { on_failure: OnFailure::Open | OnFailure::Closed }
+            | Counters::Fallback
+            | Counters::Local => None,
         }
     }
 
@@ -80,7 +84,8 @@ impl Account {
     pub fn judge(self) -> Judge {
         match self.counters {
             Counters::Store { .. } => Judge::Store,
-            Counters::Node => Judge::Local,
+            Counters::Fallback => Judge::Fallback(OnFailure::Local),
+            Counters::Local => Judge::Local,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What the limits decided, for whoever counts decisions.
 
+use crate::policy::OnFailure;
+
 /// Who decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Judge {
@@ -9,12 +11,10 @@ pub enum Judge {
     Remembered,
     /// Tokens that the store charged to this node in advance.
     Lease,
-    /// This node's counters.
+    /// This node's counters: there is no store.
     Local,
-    /// `on_failure: open`, in the store's absence.
-    Open,
-    /// `on_failure: closed`, in the store's absence; or counters that could not be read.
-    Closed,
+    /// What stands in for a store that could not decide.
+    Fallback(OnFailure),
     /// The policy, without counting.
     Policy,
 }

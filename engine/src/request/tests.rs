@@ -328,7 +328,7 @@ fn bodies_and_headers_are_as_the_policy_says() {
         let policy = policy(&document);
         let (mut request, _) = arrive(&policy, &[]);
         let answers = answers(&request, false, NONE_LEFT);
-        reply(request.answered(&policy, Judge::Local, answers))
+        reply(request.counted(&policy, answers))
     };
     let json = body(json!({"body": "json", "headers": ["legacy"], "rejected_status": 503}));
     assert_eq!((json.status, json.body.as_str()), (503, r#"{"error":"rate limit exceeded"}"#));
@@ -352,7 +352,7 @@ fn of_two_limiters_the_stricter_speaks_in_the_older_headers() {
     }));
     let (mut request, _) = arrive(&policy, &[]);
     let answers = answers(&request, true, WindowAnswer { remaining: 5, ..SOME_LEFT });
-    request.answered(&policy, Judge::Local, answers);
+    request.counted(&policy, answers);
     let count =
         |upstream: Option<&str>| request.answer_headers(&|| upstream.map(|u| u.as_bytes().to_vec())).count();
     assert_eq!((count(None), count(Some("5")), count(Some("4")), count(Some("many"))), (5, 5, 2, 5));
@@ -398,5 +398,5 @@ fn a_request_that_meets_more_keys_than_one_decision_holds_is_refused() {
     assert_eq!((step, request.take_tallies().len()), (Step::Count, 0));
     let (mut request, step) = arrive(&limits(64), &[("x-user", "u")]);
     assert_eq!(reply(step).status, 503);
-    assert_eq!(request.take_tallies(), [tally(0, Outcome::Rejected, Judge::Closed)]);
+    assert_eq!(request.take_tallies(), [tally(0, Outcome::Rejected, Judge::Policy)]);
 }

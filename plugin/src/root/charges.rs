@@ -22,7 +22,9 @@ impl Active {
                     }
                 }
                 (Counters::Store { .. }, _) => self.charge_elsewhere(charge.account, &charge.check, now),
-                (Counters::Node, _) => self.charge_node(charge.account, &charge.check, now),
+                (Counters::Fallback | Counters::Local, _) => {
+                    self.charge_node(charge.account, &charge.check, now)
+                }
             }
         }
         if asks {

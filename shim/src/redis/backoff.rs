@@ -9,9 +9,9 @@ use std::hash::BuildHasher;
 use std::time::Duration;
 
 /// The pause after a failed attempt; it doubles up to the last and loses up to half by chance, so that many shims do
-/// not come back in step.
+/// not come back in step. A server that is back is to be in use within two seconds.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LAST_PAUSE: Duration = Duration::from_secs(2);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// A connection that was of use for so long was a good one.
 const LASTS: Duration = LAST_PAUSE;
 
@@ -49,9 +49,9 @@ mod tests {
     #[test]
     fn pauses_double_and_lose_up_to_half_by_chance() {
         for (chance, expected) in [
-            (0.0, [50, 100, 200, 400, 800, 1600, 2000, 2000]),
-            (0.5, [37, 75, 150, 300, 600, 1200, 1500, 1500]),
-            (1.0, [25, 50, 100, 200, 400, 800, 1000, 1000]),
+            (0.0, [50, 100, 200, 400, 800, 1000, 1000, 1000]),
+            (0.5, [37, 75, 150, 300, 600, 750, 750, 750]),
+            (1.0, [25, 50, 100, 200, 400, 500, 500, 500]),
         ] {
             let mut backoff = Backoff::new();
             let pauses = expected.map(|_| backoff.pause_by(Duration::ZERO, chance).as_millis());
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn only_a_connection_that_lasted_lets_them_begin_anew() {
         let mut backoff = Backoff::new();
-        let lasted = [0, 10, 1999, 2000, 0, 60_000].map(Duration::from_millis);
+        let lasted = [0, 10, 999, 1000, 0, 60_000].map(Duration::from_millis);
         let pauses = lasted.map(|lasted| backoff.pause_by(lasted, 0.0).as_millis());
         assert_eq!(pauses, [50, 100, 200, 50, 100, 50]);
     }

@@ -1,7 +1,7 @@
 //! The nodes of a Redis Cluster, and which of them has a slot.
 //!
-//! One task asks the cluster for its slots, every second and whenever a node has sent somebody elsewhere. A slot
-//! that moved is known at once to whoever was told.
+//! One task asks the cluster for its slots, every second, and sooner when a node has sent somebody elsewhere or is
+//! away, so that whoever takes over from it is found at once. A slot that moved is known at once to whoever was told.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -83,6 +83,10 @@ impl Cluster {
         let mut owners = self.board.owners.subscribe();
         let owners = owners.wait_for(Option::is_some).await.map_err(|_| StoreError::Unreachable)?;
         let owner = owners.as_ref().and_then(|owners| owners.get(usize::from(slot)).cloned().flatten());
+        if owner.as_ref().is_none_or(|owner| owner.is_away()) {
+            // Another one may have taken over already.
+            self.board.stale.notify_one();
+        }
         owner.ok_or(StoreError::Unreachable)
     }
 
@@ -111,6 +115,11 @@ impl Cluster {
             }
         });
         self.board.stale.notify_one();
+    }
+
+    /// Whether no node would even be asked now.
+    pub(super) fn is_away(&self) -> bool {
+        self.board.links().values().all(|link| link.is_away())
     }
 
     /// Whether every slot has a node that would answer now.
@@ -144,8 +153,9 @@ impl Board {
 
     /// The slots, as the first node says that answers.
     async fn ask(&self) -> Option<Vec<Served>> {
-        let links: Vec<_> =
+        let mut links: Vec<_> =
             self.links().iter().map(|(address, link)| (address.clone(), Arc::clone(link))).collect();
+        links.sort_by_key(|(_, link)| link.is_away());
         let mut command = redis::cmd("CLUSTER");
         command.arg("SLOTS");
         for (address, link) in links {

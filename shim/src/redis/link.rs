@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::Signs;
 use super::backoff::Backoff;
+use super::guard::Guard;
 use super::replicas::Replicas;
 use super::room::Admits;
 use super::sentinel::Server;
@@ -45,6 +46,7 @@ struct Line {
     broken: watch::Sender<Option<NotReady>>,
     /// Whom the server counts, as it was last known.
     admits: watch::Sender<Admits>,
+    guard: Guard,
 }
 
 #[derive(Clone)]
@@ -63,28 +65,35 @@ impl Link {
             answered: AtomicUsize::new(0),
             broken: watch::Sender::new(None),
             admits: watch::Sender::new(Admits::default()),
+            guard: signs.guards.guard(),
         });
         let keeper = tokio::spawn(Arc::clone(&line).keep(server, replicas, signs.clone()));
         Self { line, keeper }
     }
 
     /// Sends commands as one pipeline; one answer for each. Waits for the first attempt to connect, and for no
-    /// other one. An error means that any of them may have been run, unless there was no connection.
+    /// other one. An error means that any of them may have been run, unless there was no connection, or its guard
+    /// is open.
     pub(super) async fn send(&self, commands: &[&Cmd]) -> Result<Vec<Value>, StoreError> {
         let mut connection = self.connection().await.map_err(|not_ready| not_ready.error)?;
+        let asked = self.line.guard.ask().ok_or(StoreError::Unreachable)?;
         let mut pipeline = Pipeline::with_capacity(commands.len());
         for command in commands {
             pipeline.add_command((*command).clone());
         }
         let answers = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
-        if answers.is_ok() {
-            self.line.answered.fetch_add(1, Ordering::Relaxed);
-        }
-        answers.map_err(|error| {
-            debug!(%error, "a batch was lost");
-            self.leave(NotReady::because(StoreError::Unreachable, "the connection to redis broke"));
-            if error.is_timeout() { StoreError::Timeout } else { StoreError::Unreachable }
-        })
+        let error = match answers {
+            Ok(answers) => {
+                self.line.answered.fetch_add(1, Ordering::Relaxed);
+                asked.answered();
+                return Ok(answers);
+            }
+            Err(error) => error,
+        };
+        asked.lost();
+        debug!(%error, "a batch was lost");
+        self.leave(NotReady::because(StoreError::Unreachable, "the connection to redis broke"));
+        Err(if error.is_timeout() { StoreError::Timeout } else { StoreError::Unreachable })
     }
 
     /// Gives the connection up: the next one may lead to a server that does its work.
@@ -99,7 +108,16 @@ impl Link {
 
     /// Whether Redis would answer now.
     pub(super) async fn ready(&self) -> Result<(), NotReady> {
-        ping(&mut self.connection().await?).await
+        let mut connection = self.connection().await?;
+        if self.line.guard.is_open() {
+            return Err(NotReady::because(StoreError::Unreachable, "redis does not answer in time"));
+        }
+        ping(&mut connection).await
+    }
+
+    /// Whether a batch would not even be sent, as far as is known.
+    pub(super) fn is_away(&self) -> bool {
+        matches!(*self.line.state.borrow(), State::Down(..)) || self.line.guard.is_open()
     }
 
     async fn connection(&self) -> Result<MultiplexedConnection, NotReady> {
@@ -158,20 +176,23 @@ impl Line {
         mut connection: MultiplexedConnection,
     ) -> NotReady {
         let watch_clock = signs.clocks.watch(at, connection.clone());
+        let watch_guard = signs.guards.watch(at, &self.guard);
         let watch_memory = signs.shares.watch(at, connection.clone(), &self.admits);
         // Before anybody can use it, and find it broken.
         self.broken.send_replace(None);
+        self.guard.begin_anew();
         let mut broken = self.broken.subscribe();
         self.state.send_replace(State::Up(connection.clone()));
         let ends = async {
             loop {
-                sleep(PING_EVERY).await;
+                self.guard.until_next_sign(PING_EVERY).await;
+                let asked = Instant::now();
                 let answered = self.answered.load(Ordering::Relaxed);
                 match ping(&mut connection).await {
                     // slow, for it has much to do
                     Err(late) if late.error == StoreError::Timeout && self.has_answered_since(answered) => {}
                     Err(not_ready) => return not_ready,
-                    Ok(()) => {}
+                    Ok(()) => self.guard.hear(asked.elapsed()),
                 }
                 if server.has_moved_from(at).await {
                     return NotReady::because(StoreError::Unreachable, "Sentinel names another master");
@@ -185,6 +206,7 @@ impl Line {
             not_ready = ends => not_ready,
             never = watch_clock => match never {},
             never = watch_memory => match never {},
+            never = watch_guard => match never {},
         }
     }
 }

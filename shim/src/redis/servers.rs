@@ -78,6 +78,14 @@ impl Servers {
         }
     }
 
+    /// Whether none of them would even be asked now.
+    pub(super) fn are_away(&self) -> bool {
+        match &self.place {
+            Held::One(link) => link.is_away(),
+            Held::Cluster(cluster) => cluster.is_away(),
+        }
+    }
+
     /// The slot of `key`, where keys in two slots cannot be in one script.
     pub(super) fn slot(&self, key: &str) -> Option<u16> {
         match &self.place {
@@ -224,6 +232,8 @@ async fn send_batch(
     let commands: Vec<&Cmd> = loads.iter().chain(runs).chain(&wait).collect();
     let link = batch.first().map(|attempt| Arc::clone(&attempt.to));
     let answers = match link {
+        // It would be sent before anybody looks at the clock.
+        Some(_) if deadline <= Instant::now() => Err(StoreError::Timeout),
         Some(link) => timeout_at(deadline, link.send(&commands)).await.unwrap_or(Err(StoreError::Timeout)),
         None => Err(StoreError::Unreachable),
     };

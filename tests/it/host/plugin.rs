@@ -19,6 +19,8 @@ use lanekeeper_tests::host::{Host, Request, State, Stream};
 use serde_json::{Value, json};
 
 const MS: Duration = Duration::from_millis(1);
+/// The source of what was counted on the node in the store's place.
+const FALLBACK: &str = "fallback.on_failure.local";
 
 /// `per_user`, so many a minute, without a store.
 fn standalone(limit: u32) -> Value {

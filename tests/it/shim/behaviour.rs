@@ -94,7 +94,7 @@ async fn charges_no_window_of_a_key_that_one_window_refuses(shim: Shim) {
 
 async fn answers_the_checks_of_a_batch_in_their_order_and_each_for_itself(shim: Shim) {
     let ask = |key, cost| check(&[(key, cost, &[sliding(5, HOUR)])]);
-    let answers = shim.decide(&batch(20, vec![ask("a", 5), ask("a", 1), ask("b", 2), ask("b", 2)])).await;
+    let answers = shim.decide(&batch(10_000, vec![ask("a", 5), ask("a", 1), ask("b", 2), ask("b", 2)])).await;
     assert_eq!(left(&answers[0]), [[0]]);
     rejected(&answers[1]);
     assert_eq!(left(&answers[2]), [[3]]);
@@ -119,7 +119,7 @@ async fn admitted(shim: &Shim, checks: Vec<lanekeeper_engine::wire::Check>) -> u
     for check in checks {
         let (client, url) = (shim.client.clone(), format!("{}/v1/decide", shim.url));
         callers.spawn(async move {
-            let body = serde_json::to_vec(&batch(20, vec![check])).unwrap();
+            let body = serde_json::to_vec(&batch(10_000, vec![check])).unwrap();
             let answer = client.post(url).body(body).send().await.unwrap();
             answer.json::<lanekeeper_engine::wire::DecideResponse>().await.unwrap().answers.remove(0)
         });
@@ -167,6 +167,6 @@ async fn holds_the_largest_batch(shim: Shim) {
     let widest = check(&names.iter().map(|name| (&name[..], 1, &windows[..])).collect::<Vec<_>>());
     assert_eq!(left(&shim.ask(widest).await), vec![[8; 16]; 64]);
     let longest = (0..256).map(|_| check(&[("one", 1, &[sliding(1000, HOUR)])])).collect();
-    let answers = shim.decide(&batch(20, longest)).await;
+    let answers = shim.decide(&batch(10_000, longest)).await;
     assert_eq!(left(&answers[255]), [[1000 - 256]]);
 }

@@ -10,6 +10,7 @@
 
 mod behaviour;
 mod breakers;
+mod deadlines;
 mod differential;
 mod hash;
 mod http;
@@ -26,6 +27,7 @@ mod redis_away;
 mod redis_clock;
 mod redis_cluster;
 mod redis_failover;
+mod redis_guard;
 mod redis_memory;
 mod redis_refusals;
 mod redis_replicas;

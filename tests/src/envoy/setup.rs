@@ -30,9 +30,10 @@ enum Filter {
 pub struct Setup {
     shipped: Shipped,
     upstream: SocketAddr,
-    store: Option<SocketAddr>,
+    shims: Vec<SocketAddr>,
     policy: Option<Value>,
     filter: Filter,
+    is_trapping: bool,
     workers: u64,
     upstream_trailers: bool,
     websockets: bool,
@@ -53,9 +54,10 @@ impl Setup {
         Self {
             shipped,
             upstream,
-            store: None,
+            shims: Vec::new(),
             policy: None,
             filter: Filter::Shipped,
+            is_trapping: false,
             workers: WORKERS,
             upstream_trailers: false,
             websockets: false,
@@ -65,7 +67,12 @@ impl Setup {
 
     /// The cluster `lanekeeper` is here.
     pub fn store(self, address: SocketAddr) -> Self {
-        Self { store: Some(address), ..self }
+        self.shims([address])
+    }
+
+    /// The cluster `lanekeeper` has all of these.
+    pub fn shims(self, addresses: impl Into<Vec<SocketAddr>>) -> Self {
+        Self { shims: addresses.into(), ..self }
     }
 
     /// Another policy.
@@ -81,6 +88,11 @@ impl Setup {
     /// With another HTTP filter in the place of ours, to compare.
     pub fn with_filter_instead(self, filter: Value) -> Self {
         Self { filter: Filter::Other(filter), ..self }
+    }
+
+    /// With a plugin that traps where a request has the header `x-lanekeeper-trap`.
+    pub fn trapping(self) -> Self {
+        Self { is_trapping: true, ..self }
     }
 
     /// With so many workers, each with a VM of its own.
@@ -127,16 +139,16 @@ impl Setup {
         set_port(&mut bootstrap, "/admin/address", 0)?;
         let mut clusters = take(&mut bootstrap, "/static_resources/clusters")?;
         let upstream = named(&mut clusters, "upstream")?;
-        set_endpoint(upstream, self.upstream)?;
+        set_endpoints(upstream, &[self.upstream])?;
         if self.upstream_trailers {
             let http1 = json!({"http_protocol_options": {"enable_trailers": true}});
             let options = json!({"@type": PROTOCOLS_TYPE, "explicit_http_config": http1});
             put(upstream, "typed_extension_protocol_options", json!({ PROTOCOLS: options }))?;
         }
-        match self.store {
-            Some(address) => set_endpoint(named(&mut clusters, STORE_CLUSTER)?, address)?,
-            None if self.shipped == Shipped::Demo => remove(&mut clusters, STORE_CLUSTER)?,
-            None => {}
+        if !self.shims.is_empty() {
+            set_endpoints(named(&mut clusters, STORE_CLUSTER)?, &self.shims)?;
+        } else if self.shipped == Shipped::Demo {
+            remove(&mut clusters, STORE_CLUSTER)?;
         }
         let mut listeners = take(&mut bootstrap, "/static_resources/listeners")?;
         let mut front = self.front(named(&mut listeners, self.listener())?.take())?;
@@ -165,7 +177,8 @@ impl Setup {
             }
         }
         let plugin = at(named(filters, "lanekeeper")?, "/typed_config/config")?;
-        *at(plugin, "/vm_config/code/local/filename")? = json!(tools::path("LANEKEEPER_PLUGIN_WASM")?);
+        let built = if self.is_trapping { "LANEKEEPER_TRAP_WASM" } else { "LANEKEEPER_PLUGIN_WASM" };
+        *at(plugin, "/vm_config/code/local/filename")? = json!(tools::path(built)?);
         if let Some(policy) = &self.policy {
             *at(plugin, "/configuration/value")? = json!(policy.to_string());
         }
@@ -236,8 +249,16 @@ fn set_port(value: &mut Value, address: &str, port: u16) -> Result<()> {
     Ok(())
 }
 
-fn set_endpoint(cluster: &mut Value, address: SocketAddr) -> Result<()> {
-    let endpoint = at(cluster, "/load_assignment/endpoints/0/lb_endpoints/0/endpoint")?;
-    *at(endpoint, "/address/socket_address/address")? = json!(address.ip());
-    set_port(endpoint, "/address", address.port())
+/// The first endpoint as it is shipped, at each of these addresses.
+fn set_endpoints(cluster: &mut Value, addresses: &[SocketAddr]) -> Result<()> {
+    let endpoints = at(cluster, "/load_assignment/endpoints/0/lb_endpoints")?;
+    let shipped = at(endpoints, "/0")?.clone();
+    let moved = |address: &SocketAddr| {
+        let mut endpoint = shipped.clone();
+        *at(&mut endpoint, "/endpoint/address/socket_address/address")? = json!(address.ip());
+        set_port(&mut endpoint, "/endpoint/address", address.port())?;
+        Ok(endpoint)
+    };
+    *endpoints = addresses.iter().map(moved).collect::<Result<Value>>()?;
+    Ok(())
 }

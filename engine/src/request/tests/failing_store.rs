@@ -19,9 +19,9 @@ fn a_failed_store_leads_to_local_counters_and_the_answer_says_so() {
     let (mut request, _) = arrive(&policy, &[("x-user", "u1")]);
     assert_eq!(request.store_failed(&policy), Step::Count);
     let answers = answers(&request, true, SOME_LEFT);
-    assert_eq!(request.answered(&policy, Judge::Local, answers), Step::Continue);
+    assert_eq!(request.counted(&policy, answers), Step::Continue);
     assert_eq!(headers(&request).last().unwrap(), "x-lanekeeper-fallback: local");
-    assert_eq!(request.take_tallies(), [tally(0, Outcome::Admitted, Judge::Local)]);
+    assert_eq!(request.take_tallies(), [tally(0, Outcome::Admitted, Judge::Fallback(OnFailure::Local))]);
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn one_closed_limit_rejects_while_the_store_is_away() {
     let reply = reply(request.store_failed(&policy));
     assert_eq!((reply.status, reply.grpc_status), (503, 14));
     assert!(reply.headers.contains(&("x-lanekeeper-fallback", "closed".into())));
-    assert_eq!(request.take_tallies(), [tally(1, Outcome::Rejected, Judge::Closed)]);
+    assert_eq!(request.take_tallies(), [tally(1, Outcome::Rejected, Judge::Fallback(OnFailure::Closed))]);
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn open_limits_admit_and_local_ones_still_count() {
     let keys: Vec<_> =
         request.checks().flat_map(|check| check.keys.iter().map(|key| key.key.as_str())).collect();
     assert_eq!(keys, ["b:{u1}:user", "per_user:{u1}:user"]);
-    assert_eq!(request.take_tallies(), [tally(0, Outcome::Admitted, Judge::Open)]);
+    assert_eq!(request.take_tallies(), [tally(0, Outcome::Admitted, Judge::Fallback(OnFailure::Open))]);
 }
 
 #[test]
@@ -64,9 +64,9 @@ fn a_check_that_the_store_could_not_decide_takes_the_same_road() {
     let failed = CheckAnswer::Failed { error: StoreError::Timeout };
     assert_eq!(request.answered(&policy, Judge::Store, vec![failed.clone()]), Step::Count);
     // and when this node cannot count either, nobody passes whom no policy lets pass
-    let reply = reply(request.answered(&policy, Judge::Local, vec![failed]));
+    let reply = reply(request.counted(&policy, vec![failed]));
     assert_eq!(reply.status, 503);
-    assert_eq!(request.take_tallies(), [tally(0, Outcome::Rejected, Judge::Closed)]);
+    assert_eq!(request.take_tallies(), [tally(0, Outcome::Rejected, Judge::Fallback(OnFailure::Local))]);
 }
 
 #[test]
@@ -92,5 +92,5 @@ fn too_few_answers_are_no_free_pass() {
     let policy = with_limits(true, json!({}));
     let (mut request, _) = arrive(&policy, &[("x-user", "u1")]);
     assert_eq!(request.answered(&policy, Judge::Store, vec![]), Step::Count);
-    assert_eq!(reply(request.answered(&policy, Judge::Local, vec![])).status, 503);
+    assert_eq!(reply(request.counted(&policy, vec![])).status, 503);
 }

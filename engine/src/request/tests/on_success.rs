@@ -204,19 +204,19 @@ fn who_was_judged_by_this_node_is_charged_on_this_node() {
     let (mut request, step) = arrive(&policy, &SHOPPER);
     assert_eq!(step, Step::Count);
     let local = answers(&request, true, SOME_LEFT);
-    request.answered(&policy, Judge::Local, local);
+    request.counted(&policy, local);
     begin(&mut request, &[(":status", "200")]);
     let counters: Vec<_> = request.ended(&|| End::Complete).iter().map(|c| c.account.counters).collect();
-    assert_eq!(counters, [Counters::Node; 2]);
+    assert_eq!(counters, [Counters::Local; 2]);
 
     let policy = with_paid(true, json!({}));
     let (mut request, _) = arrive(&policy, &SHOPPER);
     assert_eq!(request.store_failed(&policy), Step::Count);
     let local = answers(&request, true, SOME_LEFT);
-    request.answered(&policy, Judge::Local, local);
+    request.counted(&policy, local);
     begin(&mut request, &[(":status", "200")]);
     let counters: Vec<_> = request.ended(&|| End::Complete).iter().map(|c| c.account.counters).collect();
-    assert_eq!(counters, [Counters::Node; 2]);
+    assert_eq!(counters, [Counters::Fallback; 2]);
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn who_was_admitted_without_being_counted_is_not_charged() {
     let (mut request, _) = arrive(&policy, &SHOPPER);
     assert_eq!(request.store_failed(&policy), Step::Count);
     let local = answers(&request, true, SOME_LEFT);
-    request.answered(&policy, Judge::Local, local);
+    request.counted(&policy, local);
     begin(&mut request, &[(":status", "200")]);
     assert_eq!(request.ended(&|| End::Complete), []);
 }
@@ -238,7 +238,7 @@ fn a_charge_that_the_store_could_not_take_goes_to_this_node_where_the_policy_cou
         let account = request.ended(&|| End::Complete)[0].account;
         assert_eq!(account.judge(), Judge::Store);
         let fallback = account.fallback();
-        assert_eq!(fallback, goes_on.then_some(Account { counters: Counters::Node, ..account }));
+        assert_eq!(fallback, goes_on.then_some(Account { counters: Counters::Fallback, ..account }));
         assert_eq!(fallback.and_then(Account::fallback), None);
     }
 }

@@ -6,7 +6,7 @@ use lanekeeper_tests::host::{Answer, Callout, Status, Stream, Times};
 use serde_json::json;
 
 use super::success::{answered_by_the_store, ended, operations, paid, succeed};
-use super::{MS, Store, behaved, by, calls_of_a_request, charges, start, status, store_calls};
+use super::{FALLBACK, MS, Store, behaved, by, calls_of_a_request, charges, start, status, store_calls};
 
 /// Ways in which the store cannot be charged.
 fn failures() -> [(&'static str, Answer); 5] {
@@ -34,7 +34,7 @@ fn a_charge_that_the_store_could_not_take_goes_to_the_node_where_the_policy_coun
             host.answer(&question, store.answer(&host, &question));
             succeed(&stream);
             host.answer(&host.callouts()[0], failure.clone());
-            assert_eq!(charges(&host, "normal", "per_user", "charged", "local"), on_the_node, "{name}");
+            assert_eq!(charges(&host, "normal", "per_user", "charged", FALLBACK), on_the_node, "{name}");
             assert_eq!(charges(&host, "normal", "per_user", "failed", "store"), 1 - on_the_node, "{name}");
             if on_failure == "local" {
                 host.remove_cluster("lanekeeper");
@@ -191,7 +191,7 @@ fn many_streams_that_wait_leave_room_for_charges_and_the_other_way_round() {
 
 #[test]
 fn a_policy_that_is_replaced_stays_until_its_charges_have_ended() {
-    for (name, answer, source) in [("answered", None, "store"), ("lost", Some(Answer::reset()), "local")] {
+    for (name, answer, source) in [("answered", None, "store"), ("lost", Some(Answer::reset()), FALLBACK)] {
         let host = start(&paid(10, "local"), 1);
         let store = Store::new();
         let stream = host.worker(0).request(by("u"));

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use lanekeeper_tests::host::{Host, Request, State};
 use lanekeeper_tests::scenario::{ANSWER, HeaderList, Proxy, SCENARIOS, Seen, Sender, policy};
 
-use super::{Store, behaved, charges, decisions};
+use super::{FALLBACK, Store, behaved, charges, decisions};
 
 struct Fake {
     host: Host,
@@ -79,12 +79,12 @@ impl Proxy for Fake {
     }
 
     fn decisions(&self, lane: &str, limit: &str, outcome: &str) -> Result<u64> {
-        let sources = ["store", "remembered", "lease", "local", "open", "closed", "policy"];
+        let sources = ["store", "remembered", "lease", "policy", FALLBACK];
         Ok(sources.into_iter().map(|source| decisions(&self.host, lane, limit, outcome, source)).sum())
     }
 
     fn charges(&self, lane: &str, limit: &str, outcome: &str, count: u64) -> Result<()> {
-        let sources = ["store", "local"].into_iter();
+        let sources = ["store", FALLBACK].into_iter();
         let ended: u64 = sources.map(|source| charges(&self.host, lane, limit, outcome, source)).sum();
         ensure!(ended == count, "{ended} charges instead of {count}");
         Ok(())

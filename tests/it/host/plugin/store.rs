@@ -145,6 +145,9 @@ fn every_bad_end_of_a_callout_takes_the_road_of_on_failure() {
             assert_eq!(status(&stream), expected, "{name}, {road}");
             assert_eq!(fallback(&stream).unwrap(), road, "{name}");
             assert_eq!(store_calls(&host, outcome), 1, "{name}: {:?}", host.metric_names());
+            let decided = if expected == 200 { "admitted" } else { "rejected" };
+            let source = format!("fallback.on_failure.{road}");
+            assert_eq!(decisions(&host, "normal", "per_user", decided, &source), 1, "{name}, {road}");
             behaved(&host);
         }
     }

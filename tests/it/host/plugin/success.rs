@@ -4,7 +4,7 @@ use lanekeeper_engine::wire::{DecideRequest, Operation};
 use lanekeeper_tests::host::{Callout, Host, Request, Stream};
 use serde_json::{Value, json};
 
-use super::{MS, Store, behaved, by, charges, standalone, start, status, store_calls, with_store};
+use super::{FALLBACK, MS, Store, behaved, by, charges, standalone, start, status, store_calls, with_store};
 
 /// `per_user` charges for successes, so many a minute.
 pub(super) fn paid(limit: u32, on_failure: &str) -> Value {
@@ -15,7 +15,7 @@ pub(super) fn paid(limit: u32, on_failure: &str) -> Value {
 
 /// How many charges of `per_user` have ended so.
 pub(super) fn ended(host: &Host, outcome: &str) -> u64 {
-    let sources = ["store", "local"].into_iter();
+    let sources = ["store", FALLBACK, "local"].into_iter();
     sources.map(|source| charges(host, "normal", "per_user", outcome, source)).sum()
 }
 
