@@ -10,10 +10,8 @@
 //! requests that come at random moments, since at full load they show the queue and nothing of the filter.
 
 mod case;
-mod cpu;
 mod load;
 mod site;
-mod upstream;
 mod users;
 
 use std::cmp::Ordering;
@@ -25,10 +23,11 @@ use anyhow::{Context, Result};
 pub use self::case::Case;
 use self::load::{Latencies, Target};
 use self::site::{Site, Used};
-use self::upstream::Upstream;
+
 use crate::cores::{Cores, on_core};
 use crate::record::Row;
 use crate::samples::median;
+use crate::upstream::Upstream;
 
 /// How much is asked.
 #[derive(Clone, Copy, Debug)]

@@ -12,6 +12,7 @@
 //! | [`memory`] | what a million subjects take of Redis |
 //! | `work` | what a request costs in host calls and wasm instructions |
 //! | `endurance` | whether millions of requests among faults leave memory as it was |
+//! | [`load`] | whether the production load is carried for as long as one likes |
 //! | [`limits`] | the limit that is measured, kept by each algorithm |
 //! | [`sim`] | what leases cost, and whether they keep the promise |
 //! | [`record`] | what a run leaves behind: figures with their machine and commit |
@@ -22,6 +23,7 @@
 
 pub mod accuracy;
 mod cores;
+mod cpu;
 pub mod documents;
 pub mod driver;
 #[cfg(feature = "fake-host")]
@@ -29,6 +31,7 @@ pub mod endurance;
 pub mod envoy;
 mod http;
 pub mod limits;
+pub mod load;
 pub mod memory;
 pub mod ordinary;
 pub mod record;
@@ -37,5 +40,6 @@ pub mod sim;
 pub mod store;
 pub mod tables;
 mod trend;
+mod upstream;
 #[cfg(feature = "fake-host")]
 pub mod work;

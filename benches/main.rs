@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -13,6 +13,7 @@ use lanekeeper_benches::documents;
 use lanekeeper_benches::endurance::{self, Endurance};
 use lanekeeper_benches::envoy;
 use lanekeeper_benches::limits::ALGORITHMS;
+use lanekeeper_benches::load;
 use lanekeeper_benches::memory::{self, Memory};
 use lanekeeper_benches::record::{Record, Row};
 use lanekeeper_benches::sim::{self, Figures};
@@ -44,6 +45,8 @@ enum Question {
     Endurance(Seeded),
     /// What does the filter cost in a real Envoy?
     Envoy(How),
+    /// Is the production load carried for as long as one likes?
+    Load(Loaded),
     /// What do leases cost, and do they keep the promise?
     Sim(Simulated),
     /// What do the recorded runs say? Written and drawn anew in the documents.
@@ -74,6 +77,15 @@ struct Seeded {
 }
 
 #[derive(Args)]
+struct Loaded {
+    /// For how long, with the filter and without it.
+    #[arg(long = "for", value_parser = humantime::parse_duration)]
+    lasts: Option<Duration>,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Args)]
 struct Simulated {
     /// Only this scenario.
     #[arg(long)]
@@ -98,6 +110,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "fake-host")]
         Question::Endurance(seeded) => endure(&seeded),
         Question::Envoy(how) => measure_envoy(&how),
+        Question::Load(loaded) => carry(&loaded),
         Question::Sim(simulated) if simulated.sweep => sweep(&simulated),
         Question::Sim(simulated) => simulate(&simulated),
         Question::Documents => documents::write(),
@@ -193,13 +206,31 @@ fn measure_envoy(how: &How) -> Result<()> {
     finish("envoy", rows, how, began)
 }
 
+fn carry(Loaded { lasts, how }: &Loaded) -> Result<()> {
+    let size = match lasts {
+        Some(lasts) => load::Size::lasting(*lasts)?,
+        None if how.short => load::Size::SHORT,
+        None => load::Size::FULL,
+    };
+    let began = Instant::now();
+    let bar = progress(size.steps());
+    let carried = load::measure(&size, &|| bar.inc(1))?;
+    bar.finish_and_clear();
+    println!("{}", tables::load(&carried.rows));
+    for missed in &carried.missed {
+        println!("missed: {missed}");
+    }
+    finish("load", carried.rows, how, began)
+}
+
 fn simulate(Simulated { scenario, seed, how, .. }: &Simulated) -> Result<()> {
     let size = if how.short { sim::Size::Short } else { sim::Size::Full };
     let began = Instant::now();
     let mut all = sim::all(size)?;
     if scenario.is_some() {
-        // the sweep's are there for whoever asks for one of them
+        // the sweep's and the load's are there for whoever asks for one of them
         all.extend(sim::sweep::points()?.into_iter().map(|point| point.scenario));
+        all.push(load::scenario(&load::Size::FULL)?);
     }
     let wanted: Vec<_> =
         all.iter().filter(|one| scenario.as_ref().is_none_or(|name| *name == one.name)).collect();

@@ -92,6 +92,51 @@ fn endured(row: &Row) -> String {
     table.to_string()
 }
 
+/// How the load was carried, and what ten machines would ask.
+pub fn load(rows: &[Row]) -> String {
+    let (predicted, carried): (Vec<&Row>, Vec<&Row>) =
+        rows.iter().partition(|row| row.figures.contains_key("local_share"));
+    let mut loads = table(&[
+        "filter",
+        "requests",
+        "requests/s",
+        "p50 ms",
+        "p99 ms",
+        "p99.9 ms",
+        "errors",
+        "refused",
+        "by a fallback",
+        "Redis, of a core",
+        "memory, KiB/min",
+    ]);
+    for row in carried {
+        loads.add_row([
+            row.case.clone(),
+            format!("{:.0}", row.figure("requests")),
+            format!("{:.0}", row.figure("rps")),
+            format!("{:.2}", row.figure("p50_ms")),
+            format!("{:.2}", row.figure("p99_ms")),
+            format!("{:.2}", row.figure("p999_ms")),
+            format!("{:.0}", row.figure("errors")),
+            percent(row.figure("refused_share"), 2),
+            percent(row.figure("fallback_share"), 3),
+            percent(row.figure("store_cpu_share"), 1),
+            format!("{:.0}", row.figure("memory_slope_kib_per_min")),
+        ]);
+    }
+    let mut forecast =
+        table(&["simulated", "decided on the node", "messages/s to the store", "commands for a decision"]);
+    for row in predicted {
+        forecast.add_row([
+            row.case.replace('_', " "),
+            percent(row.figure("local_share"), 1),
+            format!("{:.0}", row.figure("store_calls_per_sec")),
+            format!("{:.3}", row.figure("store_commands_per_decision")),
+        ]);
+    }
+    format!("{loads}\n\n{forecast}")
+}
+
 /// What each case in a real Envoy comes to.
 pub fn envoy(rows: &[Row]) -> String {
     let header = |first: &[&'static str], figures: &[(&'static str, &str, usize)]| {

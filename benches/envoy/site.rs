@@ -11,9 +11,9 @@ use rustix::thread::Pid;
 use tempfile::TempDir;
 
 use super::case::{self, Case};
-use super::cpu;
-use super::upstream::Upstream;
 use crate::cores::{Cores, on_core};
+use crate::cpu;
+use crate::upstream::Upstream;
 
 const EMPTY: &str = include_str!("empty.wat");
 

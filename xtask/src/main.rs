@@ -8,6 +8,7 @@ mod cargo;
 mod demo;
 mod envoy;
 mod lint;
+mod load;
 mod node;
 mod plugin;
 mod redis;
@@ -60,6 +61,21 @@ enum Command {
     /// holds more than its limit, with the seed that plays it again and what happened last; a goal that is missed is said,
     /// and is no error. Prints a table, and writes target/bench/sim.json. All in full take some minutes.
     Sim(sim::Sim),
+    /// Carry the production load on this machine, with the filter and without it.
+    ///
+    /// Two Envoys of two workers, each with a shim of its own, and a Redis Cluster of three masters and three replicas.
+    /// 3,000 requests a second come, whether or not others are answered, and three times as many in the middle tenth of
+    /// the time: four of five from a fifth of 1,000 users, each fourth in the shadow lane. Says how fast they are
+    /// answered, what Redis has to do, and by how much each process grows; then what ten such machines would ask of the
+    /// store, simulated. An error of a request, or memory that grows, is said and is no error of the run.
+    ///
+    /// Takes twice the time that it is for. The measuring itself needs the same memory after a minute and after a day:
+    ///
+    ///     cargo xtask load --for 24h
+    ///
+    /// Writes target/bench/load.json.
+    #[command(verbatim_doc_comment)]
+    Load(load::Load),
     /// Show on a real Envoy what Lanekeeper promises; ends with an error if a promise does not hold.
     Demo,
 }
@@ -72,6 +88,7 @@ fn main() -> ExitCode {
         Command::Lint => lint::run(&workspace),
         Command::Bench { question } => bench::run(&workspace, &question),
         Command::Sim(sim) => sim::run(&workspace, &sim),
+        Command::Load(load) => load::run(&workspace, &load),
         Command::Demo => demo::run(&workspace),
     });
     match outcome {

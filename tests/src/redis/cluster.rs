@@ -80,6 +80,11 @@ impl Cluster {
         format!("{}-cluster://{}", self.scheme, hosts.join(","))
     }
 
+    /// The processes of all that are up, masters first.
+    pub fn pids(&self) -> impl Iterator<Item = u32> {
+        self.nodes.iter().chain(&self.replicas).filter_map(|node| node.redis.pid())
+    }
+
     /// Which node has `slot`.
     pub fn owner(&self, slot: u16) -> Result<usize> {
         for (at, node) in self.nodes.iter().enumerate() {
@@ -138,6 +143,8 @@ impl Node {
             ("--cluster-port", bus.port().to_string()),
             ("--cluster-enabled", "yes".to_owned()),
             ("--cluster-node-timeout", "2000".to_owned()),
+            // a replica follows at once, and not five seconds later
+            ("--repl-diskless-sync-delay", "0".to_owned()),
             if ca.is_some() {
                 ("--tls-cluster", "yes".to_owned())
             } else {

@@ -13,14 +13,14 @@ use tokio::net::{TcpListener, TcpStream};
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 3\r\n\r\nok\n";
 
 /// Runs in a thread of its own for as long as the bench does.
-pub(super) struct Upstream {
-    pub(super) address: SocketAddr,
-    pub(super) thread: Pid,
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+    pub(crate) thread: Pid,
 }
 
 impl Upstream {
     /// Starts it on a free port, on the caller's cores.
-    pub(super) fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
         let address = listener.local_addr()?;

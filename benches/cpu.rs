@@ -9,14 +9,14 @@ use anyhow::{Context, Result};
 use rustix::thread::Pid;
 
 /// By all threads of a process that are there now. Those that have ended are not counted: the servers here keep theirs.
-pub(super) fn of_process(pid: u32) -> Result<Duration> {
+pub(crate) fn of_process(pid: u32) -> Result<Duration> {
     let threads = format!("/proc/{pid}/task");
     let threads = fs::read_dir(&threads).with_context(|| format!("cannot read {threads}"))?;
     threads.map(|thread| of_task(&thread?.path())).sum()
 }
 
 /// By one thread of this process.
-pub(super) fn of_thread(thread: Pid) -> Result<Duration> {
+pub(crate) fn of_thread(thread: Pid) -> Result<Duration> {
     of_task(Path::new(&format!("/proc/self/task/{thread}")))
 }
 
