@@ -112,6 +112,16 @@ impl Call {
         self.streams.iter().map(|place| place.stream)
     }
 
+    /// Whether it asked for any.
+    pub(super) fn has_streams(&self) -> bool {
+        !self.streams.is_empty()
+    }
+
+    /// Whether one of them has waited since before `moment`, and was not told.
+    pub(super) fn is_late(&self, moment: Timestamp) -> bool {
+        self.streams.iter().any(|place| place.since < moment && !place.is_told)
+    }
+
     /// The streams that have waited since before `moment`, each once.
     pub(super) fn outwaited(&mut self, moment: Timestamp) -> impl Iterator<Item = u32> {
         let late = self.streams.iter_mut().filter(move |place| place.since < moment && !place.is_told);

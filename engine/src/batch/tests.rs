@@ -154,7 +154,8 @@ fn whoever_has_waited_too_long_is_taken_from_the_front() {
     assert_eq!(late(&mut batches, 4, 2), [1, 2]);
     assert_eq!(late(&mut batches, 4, 2), [3]);
     assert!(late(&mut batches, 4, 2).is_empty());
-    assert!(batches.is_stuck());
+    assert!(batches.is_stuck() && batches.is_waited_for());
+    assert!(batches.is_late(at(5)) && !batches.is_late(at(4)));
 }
 
 #[test]
@@ -176,8 +177,10 @@ fn a_stream_whose_patience_ends_before_its_callout_is_named_once() {
     assert!(batches.outwaited(at(1), 10).is_empty());
     assert_eq!(batches.outwaited(at(2), 10), [1]);
     assert_eq!(batches.outwaited(at(6), 0), [0; 0]);
+    assert!(batches.is_late(at(6)) && !batches.is_late(at(5)));
     assert_eq!(batches.outwaited(at(6), 10), [5]);
     assert!(batches.outwaited(at(100), 10).is_empty());
+    assert!(!batches.is_late(at(100)) && batches.is_waited_for());
     assert_eq!(
         batches.end(1).unwrap().streams().collect::<Vec<_>>(),
         [1, 5],
