@@ -35,6 +35,7 @@ mod redis_replicas;
 mod redis_sentinel;
 mod redis_store;
 mod resets;
+mod restarts;
 mod shards;
 mod shedding;
 mod stopping;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, Returned, StoreError};
 use lanekeeper_shim::app::App;
-use lanekeeper_shim::listen::GRACE;
+use lanekeeper_shim::listen::{GRACE, Manner};
 use lanekeeper_shim::store::{Answering, NotReady, Store};
 use reqwest::{Client, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -62,7 +62,8 @@ fn body() -> Vec<u8> {
 #[tokio::test]
 async fn answers_everything_in_flight_and_accepts_nothing_more() {
     let gate = Gate::new();
-    let shim = Shim::start(App::new(gate.clone())).await;
+    let at_once = Manner { drain: Duration::ZERO, ..Manner::default() };
+    let shim = Shim::start_as(App::new(gate.clone()), at_once).await;
     let (url, address) = (format!("{}/v1/decide", shim.url), shim.url["http://".len()..].to_string());
     let mut callers = JoinSet::new();
     let http2 = Client::builder().http2_prior_knowledge().build().unwrap();
