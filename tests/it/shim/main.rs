@@ -37,5 +37,6 @@ mod redis_store;
 mod resets;
 mod shards;
 mod shedding;
+mod spent;
 mod stopping;
 mod support;
