@@ -9,7 +9,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
-use futures_util::future::join;
+use futures_util::future::join3;
 use lanekeeper_engine::policy::Policy;
 use lanekeeper_engine::wire::{
     self, Check, CheckAnswer, DecideRequest, DecideResponse, ReturnRequest, ReturnResponse, StoreError,
@@ -208,21 +208,23 @@ async fn decide(State(app): State<Arc<App>>, body: Body) -> Result<Json<DecideRe
     let batch: DecideRequest = read(body)?;
     batch.validate().map_err(|error| Problem::of_field(error.field, error.problem))?;
     let spend_within = Duration::from_millis(batch.spend_within_ms.into());
-    // Both at once cost one way to the store, which takes them in this order. Whoever returns tokens has forgotten them:
+    // All at once cost one way to the store, which takes them in this order. Whoever returns tokens has forgotten them:
     // what the store cannot take back stays charged.
+    let record =
+        async { if batch.spent.is_empty() { Vec::new() } else { app.store.record(&batch.spent).await } };
     let give_back = async {
         if !batch.returns.is_empty() {
             app.store.give_back(&batch.returns).await;
         }
     };
-    let ((), answers) = join(give_back, app.decide(&batch.checks, spend_within)).await;
+    let (spent, (), answers) = join3(record, give_back, app.decide(&batch.checks, spend_within)).await;
     let nodes = batch.node.and_then(|node| {
         app.breakers.hear(node, batch.breakers);
         app.nodes.hear(node, &app.store)
     });
     let away =
         app.store.is_away() && answers.iter().all(|answer| matches!(answer, CheckAnswer::Failed { .. }));
-    Ok(Json(DecideResponse { version: wire::VERSION, nodes, away, answers }))
+    Ok(Json(DecideResponse { version: wire::VERSION, nodes, away, spent, answers }))
 }
 
 async fn give_back(State(app): State<Arc<App>>, body: Body) -> Result<Json<ReturnResponse>, Problem> {

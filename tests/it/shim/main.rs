@@ -38,5 +38,6 @@ mod resets;
 mod restarts;
 mod shards;
 mod shedding;
+mod spent;
 mod stopping;
 mod support;

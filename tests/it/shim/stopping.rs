@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, Returned, StoreError};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, KeySpent, Recorded, Returned, StoreError};
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::listen::{GRACE, Manner};
 use lanekeeper_shim::store::{Answering, NotReady, Store};
@@ -40,6 +40,10 @@ impl Store for Gate {
             let _pass = self.open.acquire().await.unwrap();
             vec![CheckAnswer::Failed { error: StoreError::Refused }; checks.len()]
         })
+    }
+
+    fn record<'a>(&'a self, _: &'a [KeySpent]) -> Answering<'a, Vec<Recorded>> {
+        unreachable!("nothing is told here")
     }
 
     fn give_back<'a>(&'a self, _: &'a [KeyReturn]) -> Answering<'a, Vec<Returned>> {
