@@ -1,5 +1,6 @@
 //! The real shim as a process that can be stopped, killed, frozen and started again on the same port.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,11 +15,16 @@ use crate::port::free_address;
 use crate::process::Process;
 use crate::tools;
 
+/// No test waits for this one to run out, and none is to fail on a busy machine.
+const PATIENT: [&str; 2] = ["--store-timeout", "30s"];
+
 /// A shim that runs, or did and will again.
 #[derive(Debug)]
 pub struct ShimProcess {
     binary: PathBuf,
     store: String,
+    arguments: Vec<String>,
+    logs_into: Option<PathBuf>,
     address: SocketAddr,
     clock: Option<Shift>,
     log: Arc<Mutex<Vec<String>>>,
@@ -29,18 +35,25 @@ pub struct ShimProcess {
 impl ShimProcess {
     /// Starts the binary named by `LANEKEEPER_SHIM` on a free port in front of `store`: `memory` or a Redis URL.
     pub fn start(store: &str) -> Result<Self> {
-        Self::start_as(store, None)
+        Self::start_as(store, &PATIENT, None)
+    }
+
+    /// The same with these arguments beyond `--listen` and `--store`, so that none makes it as operators have it.
+    pub fn start_with(store: &str, arguments: &[&str]) -> Result<Self> {
+        Self::start_as(store, arguments, None)
     }
 
     /// The same, with a clock that is not the machine's.
     pub fn start_shifted(store: &str, clock: Shift) -> Result<Self> {
-        Self::start_as(store, Some(clock))
+        Self::start_as(store, &PATIENT, Some(clock))
     }
 
-    fn start_as(store: &str, clock: Option<Shift>) -> Result<Self> {
+    fn start_as(store: &str, arguments: &[&str], clock: Option<Shift>) -> Result<Self> {
         let mut shim = Self {
             binary: tools::path("LANEKEEPER_SHIM")?,
             store: store.to_owned(),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            logs_into: None,
             address: free_address()?,
             clock,
             log: Arc::default(),
@@ -54,6 +67,11 @@ impl ShimProcess {
     /// The warnings that it has logged so far, a line each.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From its next start on it logs into this file, and no more to [`log`](Self::log).
+    pub fn log_into(&mut self, file: PathBuf) {
+        self.logs_into = Some(file);
     }
 
     /// Where it listens, also while it is down.
@@ -72,26 +90,29 @@ impl ShimProcess {
         let mut command = Command::new(&self.binary);
         command
             .args(["--listen", &self.address.to_string(), "--store", &self.store])
-            // no test waits for this one to run out, and none is to fail on a busy machine
-            .args(["--store-timeout", "30s"])
+            .args(&self.arguments)
             // what it says about being stopped is no news to a test
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stderr(match &self.logs_into {
+                Some(file) => Stdio::from(File::options().append(true).open(file)?),
+                None => Stdio::piped(),
+            });
         if let Some(clock) = self.clock {
             clock::shift(&mut command, clock);
         }
         let mut process = Process::start(&mut command)?;
         self.leftovers = self.clock.map(|_| Leftovers::of(process.child()));
-        let stderr = process.child().stderr.take().context("the shim has no stderr")?;
-        let log = Arc::clone(&self.log);
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                eprintln!("{line}");
-                log.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-            }
-        });
+        if let Some(stderr) = process.child().stderr.take() {
+            let log = Arc::clone(&self.log);
+            std::thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    eprintln!("{line}");
+                    log.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+                }
+            });
+        }
         let stdout = process.child().stdout.take().context("the shim has no stdout")?;
         let mut lines = BufReader::new(stdout).lines();
         let awaited = format!("listening on http://{}", self.address);
