@@ -39,6 +39,11 @@ fn a_shim_that_is_killed_under_load_costs_nobody_an_answer() {
 }
 
 #[test]
+fn a_full_disk_for_the_logs_costs_nobody_an_answer_either() {
+    outcome("log_disk_full");
+}
+
+#[test]
 fn each_fault_has_a_name_of_its_own() {
     let names: std::collections::BTreeSet<&str> = FAULTS.iter().map(|fault| fault.name).collect();
     assert_eq!(names.len(), FAULTS.len());

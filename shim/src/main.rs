@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lanekeeper_shim::args::Args;
-use lanekeeper_shim::listen::{Manner, listen};
+use lanekeeper_shim::listen::listen;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -24,7 +24,13 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        // what cannot be written would be complained of to stderr, which panics where that is what cannot be written
+        .log_internal_errors(false)
+        .init();
 
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
@@ -34,8 +40,7 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
         }
     };
     let app = args.app()?;
-    let manner = Manner { max_connections: args.max_connections };
-    listen(args.listen.clone(), app, manner, |address| println!("listening on {address}"), shutdown)
+    listen(args.listen.clone(), app, |address| println!("listening on {address}"), shutdown)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
     Ok(())
