@@ -1,5 +1,6 @@
 //! The real shim as a process that can be stopped, killed, frozen, replaced and started again in the same place.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -15,11 +16,16 @@ use crate::port::free_address;
 use crate::process::Process;
 use crate::tools;
 
+/// No test waits for this one to run out, and none is to fail on a busy machine.
+const PATIENT: [&str; 2] = ["--store-timeout", "30s"];
+
 /// A shim that runs, or did and will again.
 #[derive(Debug)]
 pub struct ShimProcess {
     binary: PathBuf,
     store: String,
+    arguments: Vec<String>,
+    logs_into: Option<PathBuf>,
     address: SocketAddr,
     /// The socket that it is passed, as systemd does.
     socket: Option<TcpListener>,
@@ -32,42 +38,53 @@ pub struct ShimProcess {
 impl ShimProcess {
     /// Starts the binary named by `LANEKEEPER_SHIM` on a free port in front of `store`: `memory` or a Redis URL.
     pub fn start(store: &str) -> Result<Self> {
-        Self::start_as(store, free_address()?, None, None)
+        Self::at(free_address()?, store)?.started()
+    }
+
+    /// The same with these arguments beyond `--listen` and `--store`, so that none makes it as operators have it.
+    pub fn start_with(store: &str, arguments: &[&str]) -> Result<Self> {
+        Self { arguments: owned(arguments), ..Self::at(free_address()?, store)? }.started()
     }
 
     /// The same, with a clock that is not the machine's.
     pub fn start_shifted(store: &str, clock: Shift) -> Result<Self> {
-        Self::start_as(store, free_address()?, None, Some(clock))
+        Self { clock: Some(clock), ..Self::at(free_address()?, store)? }.started()
     }
 
     /// The same, on a socket that stays here while no shim runs, as systemd's do.
     pub fn start_on(store: &str, socket: TcpListener) -> Result<Self> {
-        Self::start_as(store, socket.local_addr()?, Some(socket), None)
+        Self { socket: Some(socket.try_clone()?), ..Self::at(socket.local_addr()?, store)? }.started()
     }
 
-    fn start_as(
-        store: &str,
-        address: SocketAddr,
-        socket: Option<TcpListener>,
-        clock: Option<Shift>,
-    ) -> Result<Self> {
-        let mut shim = Self {
+    /// One that is down.
+    fn at(address: SocketAddr, store: &str) -> Result<Self> {
+        Ok(Self {
             binary: tools::path("LANEKEEPER_SHIM")?,
             store: store.to_owned(),
+            arguments: owned(&PATIENT),
+            logs_into: None,
             address,
-            socket,
-            clock,
+            socket: None,
+            clock: None,
             log: Arc::default(),
             process: None,
             leftovers: None,
-        };
-        shim.start_again()?;
-        Ok(shim)
+        })
+    }
+
+    fn started(mut self) -> Result<Self> {
+        self.start_again()?;
+        Ok(self)
     }
 
     /// The warnings that it has logged so far, a line each.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From its next start on it logs into this file, and no more to [`log`](Self::log).
+    pub fn log_into(&mut self, file: PathBuf) {
+        self.logs_into = Some(file);
     }
 
     /// Where it listens, also while it is down.
@@ -113,27 +130,30 @@ impl ShimProcess {
         };
         command
             .args(["--listen", &listen, "--store", &self.store])
+            .args(&self.arguments)
             .args(arguments)
             .stdin(stdin)
-            // no test waits for this one to run out, and none is to fail on a busy machine
-            .args(["--store-timeout", "30s"])
             // what it says about being stopped is no news to a test
             .env("RUST_LOG", "warn")
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stderr(match &self.logs_into {
+                Some(file) => Stdio::from(File::options().append(true).open(file)?),
+                None => Stdio::piped(),
+            });
         if let Some(clock) = self.clock {
             clock::shift(&mut command, clock);
         }
         let mut process = Process::start(&mut command)?;
         self.leftovers = self.clock.map(|_| Leftovers::of(process.child()));
-        let stderr = process.child().stderr.take().context("the shim has no stderr")?;
-        let log = Arc::clone(&self.log);
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                eprintln!("{line}");
-                log.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-            }
-        });
+        if let Some(stderr) = process.child().stderr.take() {
+            let log = Arc::clone(&self.log);
+            std::thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    eprintln!("{line}");
+                    log.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+                }
+            });
+        }
         let stdout = process.child().stdout.take().context("the shim has no stdout")?;
         let mut lines = BufReader::new(stdout).lines();
         for line in lines.by_ref() {
@@ -176,4 +196,8 @@ fn end(mut process: Process) -> Result<()> {
         bail!("the shim ended with {status} when asked to stop");
     }
     Ok(())
+}
+
+fn owned(arguments: &[&str]) -> Vec<String> {
+    arguments.iter().map(|argument| (*argument).to_owned()).collect()
 }
