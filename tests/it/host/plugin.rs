@@ -9,6 +9,7 @@ mod leases;
 mod life;
 mod promise;
 mod refusals;
+mod reload;
 mod scenarios;
 mod store;
 mod success;
