@@ -9,7 +9,8 @@ use lanekeeper_engine::wire::{
 };
 
 use crate::support::{
-    HOUR, SECOND, Shim, batch, bucket, counter, every_algorithm, left, log, on_every_backend, rejected, sliding,
+    HOUR, SECOND, Shim, batch, bucket, counter, every_algorithm, left, log, on_every_backend, rejected,
+    sliding,
 };
 
 on_every_backend! {
@@ -59,7 +60,8 @@ async fn counts_what_is_told_in_every_kind_of_window_before_what_is_asked_in_the
 async fn counts_what_is_told_beyond_the_limit_and_for_a_subject_that_nobody_asked_for(shim: Shim) {
     for (key, window) in every_algorithm(10) {
         let windows = [window];
-        tell(&shim, vec![report(key, 1, &[(NOW, 10)], &windows), report(key, 2, &[(NOW, 10)], &windows)]).await;
+        tell(&shim, vec![report(key, 1, &[(NOW, 10)], &windows), report(key, 2, &[(NOW, 10)], &windows)])
+            .await;
         let asked = Check { keys: vec![KeyCheck::take(key, 1, windows)] };
         assert!(matches!(shim.ask(asked).await, CheckAnswer::Rejected { .. }), "{key}");
     }
@@ -101,7 +103,8 @@ fn check_of(windows: &[Window]) -> Check {
 }
 
 async fn counts_in_each_window_what_is_younger_than_it(shim: Shim) {
-    let windows = [sliding(1000, 60 * SECOND), log(5000, HOUR), sliding(9000, 10 * HOUR), bucket(1, HOUR, 1000)];
+    let windows =
+        [sliding(1000, 60 * SECOND), log(5000, HOUR), sliding(9000, 10 * HOUR), bucket(1, HOUR, 1000)];
     let slices = [(9 * HOUR, 400), (HOUR / 2, 30), (30 * SECOND, 2)];
     tell(&shim, vec![report("k:{a}", 1, &slices, &windows)]).await;
     // of the bucket's four hundred nine are repaid by now, and none of the half hour's
@@ -114,7 +117,8 @@ async fn puts_what_is_old_behind_what_has_come_since(shim: Shim) {
     for _ in 0..40 {
         left(&shim.ask(Check { keys: vec![KeyCheck::take("k:{a}", 1, &windows[..])] }).await);
     }
-    tell(&shim, vec![report("k:{a}", 1, &[(HOUR - SECOND, 100), (60 * SECOND, 20), (ms(1), 3)], &windows)]).await;
+    tell(&shim, vec![report("k:{a}", 1, &[(HOUR - SECOND, 100), (60 * SECOND, 20), (ms(1), 3)], &windows)])
+        .await;
     for _ in 0..10 {
         left(&shim.ask(Check { keys: vec![KeyCheck::take("k:{a}", 1, &windows[..])] }).await);
     }
@@ -140,7 +144,7 @@ async fn spreads_a_report_over_the_shards_and_once_however_often_it_comes(shim: 
 
 async fn takes_as_many_reports_as_a_message_may_hold(shim: Shim) {
     let windows = [sliding(10, HOUR), sliding(100, 24 * HOUR)];
-    let slices = [(HOUR, 1); 16];
+    let slices = [(2 * HOUR, 1); 16];
     let reports = (0..MAX_SPENT).map(|n| report(&format!("k:{{{n}}}"), 1, &slices, &windows)).collect();
     tell(&shim, reports).await;
     assert_eq!(look(&shim, "k:{255}", &windows).await, [10, 84]);
