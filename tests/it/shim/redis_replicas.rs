@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use lanekeeper_engine::wire::{CheckAnswer, StoreError};
 use lanekeeper_shim::app::App;
-use lanekeeper_shim::redis::{ACL_RULES, RedisStore, SENTINEL_ACL_RULES, TlsFiles, WAIT_ACL_RULES};
+use lanekeeper_shim::redis::{ACL_RULES, Options, RedisStore, SENTINEL_ACL_RULES, WAIT_ACL_RULES};
 use lanekeeper_tests::redis::Redis;
 use lanekeeper_tests::redis::cluster::Cluster;
 use lanekeeper_tests::redis::sentinel::Watched;
 use lanekeeper_tests::wait;
 
-use crate::support::{HOUR, PATIENT, SECOND, Shim, allowed, check, left, sliding};
+use crate::support::{HOUR, PATIENT, Shim, allowed, check, left, sliding};
 
 const LIMIT: u32 = 40;
 /// Of no use but to be over.
@@ -23,7 +23,7 @@ fn run<T: redis::FromRedisValue>(redis: &Redis, words: &[&str]) -> T {
 
 /// A shim whose answers wait for so many replicas, and no longer than `timeout`.
 async fn shim_at(url: &str, timeout: Duration, wait_replicas: u32) -> Shim {
-    let store = RedisStore::open_with(url, &TlsFiles::default(), timeout, SECOND, wait_replicas).unwrap();
+    let store = RedisStore::open_with(url, &Options { wait_replicas, ..Options::within(timeout) }).unwrap();
     let shim = Shim::start(App::new(store)).await;
     shim.until_ready().await;
     shim
@@ -145,7 +145,8 @@ async fn needs_a_permission_more_and_says_so() {
         run::<()>(server, &user.concat());
     }
     let url = watched.url().replace("://", "://lanekeeper:secret@");
-    let store = RedisStore::open_with(&url, &TlsFiles::default(), PATIENT, SECOND, 1).unwrap();
+    let store =
+        RedisStore::open_with(&url, &Options { wait_replicas: 1, ..Options::within(PATIENT) }).unwrap();
     let shim = Shim::start(App::new(store)).await;
     assert_eq!(asks_one(&shim).await, REFUSED);
     let answer: serde_json::Value = shim.get("/readyz").await.json().await.unwrap();
