@@ -18,10 +18,12 @@
 //! | [`record`] | what a run leaves behind: figures with their machine and commit |
 //! | [`tables`] | what a run says to people |
 //! | [`documents`] | what the pages in docs show of the recorded runs |
+//! | [`chaos`] | what users see of it when something fails |
 //! | [`driver`] | a load that comes whether or not others are answered |
 //! | [`ordinary`] | a policy and a request of ordinary size |
 
 pub mod accuracy;
+pub mod chaos;
 mod cores;
 mod cpu;
 pub mod documents;

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use lanekeeper_benches::accuracy::{self, Accuracy, Size};
+use lanekeeper_benches::chaos::{self, FAULTS, Outcome};
 use lanekeeper_benches::documents;
 #[cfg(feature = "fake-host")]
 use lanekeeper_benches::endurance::{self, Endurance};
@@ -49,6 +50,8 @@ enum Question {
     Load(Loaded),
     /// What do leases cost, and do they keep the promise?
     Sim(Simulated),
+    /// What do users see of it when the store, the network or a process fails?
+    Chaos(Broken),
     /// What do the recorded runs say? Written and drawn anew in the documents.
     Documents,
 }
@@ -86,6 +89,15 @@ struct Loaded {
 }
 
 #[derive(Args)]
+struct Broken {
+    /// Only these cases.
+    #[arg(long)]
+    case: Vec<String>,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Args)]
 struct Simulated {
     /// Only this scenario.
     #[arg(long)]
@@ -113,6 +125,7 @@ fn main() -> ExitCode {
         Question::Load(loaded) => carry(&loaded),
         Question::Sim(simulated) if simulated.sweep => sweep(&simulated),
         Question::Sim(simulated) => simulate(&simulated),
+        Question::Chaos(broken) => break_things(&broken),
         Question::Documents => documents::write(),
     };
     match outcome {
@@ -264,6 +277,32 @@ fn sweep(Simulated { seed, how, .. }: &Simulated) -> Result<()> {
     println!("{}", tables::sim(&simulated));
     let rows = points.iter().zip(&simulated).map(|(point, figures)| point.row(figures.row())).collect();
     finish("sweep", rows, how, began)
+}
+
+fn break_things(Broken { case, how }: &Broken) -> Result<()> {
+    let size = if how.short { chaos::Size::SHORT } else { chaos::Size::FULL };
+    let began = Instant::now();
+    let is_wanted = |name: &str| case.is_empty() || case.iter().any(|case| case == name);
+    let wanted: Vec<_> = FAULTS.iter().filter(|fault| is_wanted(fault.name)).collect();
+    if wanted.len() < case.len().max(1) {
+        let names: Vec<&str> = FAULTS.iter().map(|fault| fault.name).collect();
+        bail!("there is no such case; there are {}", names.join(", "));
+    }
+    let bar = progress(wanted.len() as u64);
+    let mut outcomes = Vec::new();
+    for fault in wanted {
+        bar.suspend(|| eprintln!("{}: {}", fault.name, fault.says));
+        outcomes.push(chaos::run(fault, &size).with_context(|| fault.name)?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let rows: Vec<Row> = outcomes.iter().map(Outcome::row).collect();
+    println!("{}", tables::chaos(&rows));
+    for missed in outcomes.iter().flat_map(Outcome::missed_goals) {
+        println!("missed: {missed}");
+    }
+    finish("chaos", rows, how, began)?;
+    held(outcomes.iter().flat_map(Outcome::broken_promises))
 }
 
 /// On a terminal; elsewhere nothing is drawn.

@@ -178,6 +178,47 @@ pub fn envoy(rows: &[Row]) -> String {
     )
 }
 
+/// What users saw of each fault.
+pub fn chaos(rows: &[Row]) -> String {
+    let mut table = table(&[
+        "fault",
+        "sent",
+        "lost",
+        "hung",
+        "5xx",
+        "refused below limit",
+        "slow answers",
+        "waited in vain",
+        "fallback ms",
+        "back ms",
+        "longest ms",
+        "added ms",
+        "over-admitted",
+        "under-admitted",
+    ]);
+    for row in rows {
+        let count = |figure| format!("{:.0}", row.figure(figure));
+        let ms = |figure| row.figures.get(figure).map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0}"));
+        table.add_row([
+            row.case.clone(),
+            count("sent"),
+            count("lost"),
+            count("hung"),
+            count("ours_5xx"),
+            count("refused_below_limit"),
+            count("fallback_after"),
+            count("waited_in_vain"),
+            ms("fallback_after_ms"),
+            ms("back_after_ms"),
+            ms("longest_ms"),
+            ms("max_added_wait_ms"),
+            percent(row.figure("over_admission"), 0),
+            percent(row.figure("under_admission"), 1),
+        ]);
+    }
+    table.to_string()
+}
+
 /// What subjects take.
 pub fn memory(measured: &[Memory]) -> String {
     let rows: Vec<Row> = measured.iter().map(Memory::row).collect();

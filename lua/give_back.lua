@@ -18,7 +18,7 @@
 -- The tokens go back to the bucket that they were charged to. Expiry stays as it is. A subject that has expired is
 -- not created again.
 --
--- Cost     per key: one HMGET and one HGET, and when there is something to give back one HSET; one HGET for each
+-- Cost     per key: one HMGET and one HGET, one HSET, or two when there is something to give back; one HGET for each
 --          chunk of buckets begun since, which are written anew; of a log the entries dated since are read, and moved
 --          when one goes.
 --
@@ -58,12 +58,15 @@ for _, key in ipairs(KEYS) do
   local dated, id, tokens = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2])
   local back, subject = 0, nil
   subject, at = open_subject(key, at + 3)
-  if subject.known and is_accepted(subject, dated, id) then
-    for _, window in ipairs(subject.windows) do
-      window.algorithm.uncharge(window, dated, tokens, id ~= '' and subject.seen)
+  if subject.known then
+    if is_accepted(subject, dated, id) then
+      for _, window in ipairs(subject.windows) do
+        window.algorithm.uncharge(window, dated, tokens, id ~= '' and subject.seen)
+      end
+      back = tokens
     end
+    -- Also where nothing goes back: a bucket says how far it was settled.
     save(subject)
-    back = tokens
   end
   table.insert(given, back)
 end

@@ -18,7 +18,8 @@
 --   t                  the latest moment it has seen, us
 --   e                  when it expires, ms
 --   r                  returns that may come again: of each one its id and when its tokens could be spent last, us;
---                      `all` in the place of an id: nothing at all goes back until then
+--                      `all` in the place of an id: nothing at all goes back until then. Reports of what was spent
+--                      without asking stand among them, each until what it charged ceases to count
 --   <name>, <name>:<number>   what a window counts, as buckets.lua and windows.lua say
 -- A name tells the unit its numbers are in, not the limit: changing a window's limit or a bucket's burst keeps
 -- what is used; changing `per`, the time zone of fixed windows, or a token bucket's rate, starts afresh. Fields of a

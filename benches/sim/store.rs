@@ -69,7 +69,13 @@ impl Store {
         self.clock.store(at, Ordering::Relaxed);
         let (taken_back, answers) = run(&self.master, &question);
         self.taken_back += taken_back;
-        let answer = Rc::new(DecideResponse { version: VERSION, nodes: None, away: false, answers });
+        let answer = Rc::new(DecideResponse {
+            version: VERSION,
+            nodes: None,
+            away: false,
+            spent: Vec::new(),
+            answers,
+        });
         if !self.replicas.is_empty() {
             let answer = Rc::clone(&answer);
             self.unreplicated.push_back(Command { at, number, question, answer });
@@ -113,7 +119,13 @@ fn run(store: &MemoryStore, question: &DecideRequest) -> (u64, Vec<CheckAnswer>)
 
 /// What a shim says that has no store.
 pub(super) fn failure(question: &DecideRequest) -> DecideResponse {
-    DecideResponse { version: VERSION, nodes: None, away: false, answers: failures(question) }
+    DecideResponse {
+        version: VERSION,
+        nodes: None,
+        away: false,
+        spent: Vec::new(),
+        answers: failures(question),
+    }
 }
 
 fn failures(question: &DecideRequest) -> Vec<CheckAnswer> {

@@ -87,6 +87,17 @@ impl Batches {
         self.calls.is_empty() && !self.waiting.is_empty()
     }
 
+    /// Whether a stream waits, for a callout or for its answer.
+    pub fn is_waited_for(&self) -> bool {
+        !self.waiting.is_empty() || self.calls.values().any(Call::has_streams)
+    }
+
+    /// Whether a stream has waited since before `moment`, and has not been told that this is too long.
+    pub fn is_late(&self, moment: Timestamp) -> bool {
+        let is_waiting = self.waiting.front().is_some_and(|waiter| waiter.since < moment);
+        is_waiting || self.calls.values().any(|call| call.is_late(moment))
+    }
+
     /// Whether nobody waits and nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.calls.is_empty() && self.waiting.is_empty() && self.charges.is_empty()

@@ -11,6 +11,7 @@ use crate::window::{Algorithm, Tally, TokenBucket, Weighted, Window};
 use crate::wire::Operation;
 
 mod returns;
+mod spent;
 
 pub use returns::Returns;
 

@@ -16,7 +16,7 @@
 //! | [`request`], [`answer`] | the way of a request, and what its client gets to see |
 //! | [`refusals`], [`ledger`] | what need not be asked again, and what may be spent without a question |
 //! | [`batch`] | questions under way, and who waits for them |
-//! | [`local`], [`circuit`] | counting without a store, and when to leave a store alone |
+//! | [`local`], [`circuit`], [`outage`] | counting without a store, when to leave a store alone, and what it is told afterwards |
 //! | [`breaker`] | keeping calls from an upstream that fails |
 //! | [`units`] | moments and spans |
 
@@ -31,6 +31,7 @@ pub mod lease;
 pub mod ledger;
 pub mod local;
 pub mod matcher;
+pub mod outage;
 mod packed;
 pub mod path;
 pub mod policy;

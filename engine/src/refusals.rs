@@ -11,6 +11,7 @@ use std::time::Duration;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::units::{Timestamp, micros};
+use crate::window::Window;
 use crate::wire::{Check, CheckAnswer, KeyAnswer, KeyCheck, WindowAnswer};
 
 /// The longest that a refusal is kept. A client that hammers then costs one question in as long.
@@ -138,12 +139,17 @@ pub(crate) fn ends(answer: &KeyAnswer, asked_at: Timestamp) -> Option<Timestamp>
     Some(asked_at.plus(Duration::from_micros(wait_us).min(LONGEST)))
 }
 
+/// The subject of `key`.
+pub(crate) fn subject(secret: (u64, u64), key: &KeyCheck) -> u128 {
+    subject_of(secret, &key.key, &key.windows)
+}
+
 /// Who is counted, in which windows: other windows are other counters. A hash under `secret`, so that nobody can make
 /// two subjects one.
-pub(crate) fn subject(secret: (u64, u64), key: &KeyCheck) -> u128 {
+pub(crate) fn subject_of(secret: (u64, u64), key: &str, windows: &[Window]) -> u128 {
     let mut hasher = SipHasher13::new_with_keys(secret.0, secret.1);
-    key.key.hash(&mut hasher);
-    for window in key.windows.iter() {
+    key.hash(&mut hasher);
+    for window in windows {
         (window.unit(), window.limit(), window.capacity()).hash(&mut hasher);
     }
     hasher.finish128().as_u128()
@@ -159,7 +165,7 @@ impl KeyAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::{Algorithm, Window};
+    use crate::window::Algorithm;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 

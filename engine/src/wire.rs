@@ -18,10 +18,14 @@ use crate::window::Window;
 mod breakers;
 mod raw;
 mod returns;
+mod spent;
+mod store_key;
 
 pub use breakers::{BreakerReport, MAX_BREAKER_BYTES, MAX_REPORTS};
 use raw::RawAnswer;
 pub use returns::{KeyReturn, MAX_RETURNS, RETURN_PATH, ReturnRequest, ReturnResponse, Returned};
+pub use spent::{KeySpent, MAX_SLICES, MAX_SPENT, Recorded, Slice};
+use store_key::check_store_key;
 
 /// The version of these messages. A side that reads another one refuses.
 pub const VERSION: u32 = 1;
@@ -55,13 +59,17 @@ pub struct DecideRequest {
     /// The asker's own number, from an even draw, if it is one of the nodes that are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<u64>,
+    /// What the node admitted by itself while the store was away, at most [`MAX_SPENT`] reports. It counts before anything
+    /// else is done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spent: Vec<KeySpent>,
     /// Tokens that go back before anything is decided, at most [`MAX_RETURNS`]. Nobody hears what became of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub returns: Vec<KeyReturn>,
     /// What the node says of its breakers, at most [`MAX_REPORTS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub breakers: Vec<BreakerReport>,
-    /// At most [`MAX_CHECKS`] questions, and none only beside returns or breakers.
+    /// At most [`MAX_CHECKS`] questions, and none only beside reports, returns or breakers.
     pub checks: Vec<Check>,
 }
 
@@ -133,6 +141,9 @@ pub struct DecideResponse {
     /// No server of the store would have answered: to ask again at once is of no use.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub away: bool,
+    /// One for each report of what was spent, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spent: Vec<Recorded>,
     /// One for each check, in their order.
     pub answers: Vec<CheckAnswer>,
 }
@@ -266,6 +277,7 @@ impl DecideRequest {
             version: VERSION,
             spend_within_ms,
             node: None,
+            spent: Vec::new(),
             returns: Vec::new(),
             breakers: Vec::new(),
             checks,
@@ -278,12 +290,14 @@ impl DecideRequest {
         if u128::from(self.spend_within_ms) > MAX_SPEND_WITHIN.as_millis() {
             return refuse("spend_within_ms".into(), format!("at most {}", MAX_SPEND_WITHIN.as_millis()));
         }
+        spent::validate(&self.spent)?;
         if self.returns.len() > MAX_RETURNS {
             return refuse("returns".into(), format!("at most {MAX_RETURNS} are allowed"));
         }
         returns::validate_each(&self.returns)?;
         breakers::validate(&self.breakers, self.node)?;
-        let least = usize::from(self.returns.is_empty() && self.breakers.is_empty());
+        let is_bare = self.spent.is_empty() && self.returns.is_empty() && self.breakers.is_empty();
+        let least = usize::from(is_bare);
         if !(least..=MAX_CHECKS).contains(&self.checks.len()) {
             return refuse("checks".into(), format!("{least} to {MAX_CHECKS} are allowed"));
         }
@@ -313,27 +327,6 @@ fn check_version(version: u32) -> Result<(), BatchError> {
     match version {
         VERSION => Ok(()),
         other => refuse("version".into(), format!("{other} is not spoken here, {VERSION} is")),
-    }
-}
-
-fn check_store_key(key: &str, shards: u16, windows: &[Window]) -> Result<(), (&'static str, String)> {
-    if key.is_empty() || key.len() > MAX_KEY_BYTES {
-        return Err(("key", format!("1 to {MAX_KEY_BYTES} bytes are allowed")));
-    }
-    if !key.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(("key", "only printable ASCII without spaces is allowed".into()));
-    }
-    if shards == 0 || shards > MAX_SHARDS {
-        return Err(("shards", format!("1 to {MAX_SHARDS} are allowed")));
-    }
-    if windows.is_empty() || windows.len() > MAX_WINDOWS {
-        return Err(("windows", format!("1 to {MAX_WINDOWS} are allowed")));
-    }
-    // the first part is the largest, the last one the smallest
-    let first_and_last = |window: &Window| window.part(shards, 0).and(window.part(shards, shards - 1));
-    match windows.iter().find_map(|window| first_and_last(window).err()) {
-        Some(error) => Err(("shards", format!("a part of a window cannot be counted: {error}"))),
-        None => Ok(()),
     }
 }
 
@@ -377,9 +370,10 @@ impl KeyCheck {
 }
 
 impl DecideResponse {
-    /// Whether this answers `request`: the same version, and an answer for each check, key and window.
+    /// Whether this answers `request`: the same version, and an answer for each report, check, key and window.
     pub fn fits(&self, request: &DecideRequest) -> bool {
         self.version == VERSION
+            && self.spent.len() == request.spent.len()
             && self.answers.len() == request.checks.len()
             && self.answers.iter().zip(&request.checks).all(|(answer, check)| answer.fits(check))
     }

@@ -4,23 +4,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use axum::middleware::{Next, from_fn_with_state, map_response};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
-use futures_util::future::join;
+use futures_util::future::join3;
 use lanekeeper_engine::policy::Policy;
 use lanekeeper_engine::wire::{
     self, Check, CheckAnswer, DecideRequest, DecideResponse, ReturnRequest, ReturnResponse, StoreError,
 };
 use subtle::ConstantTimeEq;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 pub use crate::body::MAX_BODY_BYTES;
 use crate::body::{Body, read};
 use crate::breakers::{self, Breakers};
+use crate::drain::Drain;
 use crate::limits;
 use crate::metrics::{self, Metrics};
 use crate::nodes::Nodes;
@@ -28,11 +29,14 @@ use crate::policy::PolicyFile;
 use crate::problem::Problem;
 use crate::shards::Sharded;
 use crate::shed::{MAX_REQUESTS, shed};
-use crate::store::Store;
+use crate::store::{NotReady, Store};
 
 /// What is served, as OpenAPI 3.1. Written by hand: the types of the messages are the engine's, which is built into
 /// the plugin and should not carry descriptions; a test holds it to the routes and to real answers.
 pub const OPENAPI: &str = include_str!("../openapi.json");
+
+/// How often a store is looked at that is waited for.
+const READY_EVERY: Duration = Duration::from_millis(20);
 
 /// The service: a store, and who may ask it.
 pub struct App {
@@ -45,6 +49,7 @@ pub struct App {
     metrics: Metrics,
     /// Places for requests that ask the store.
     places: Semaphore,
+    drain: Drain,
 }
 
 impl App {
@@ -61,6 +66,7 @@ impl App {
             policy: None,
             metrics,
             places: Semaphore::new(MAX_REQUESTS as usize),
+            drain: Drain::new(),
         }
     }
 
@@ -105,8 +111,24 @@ impl App {
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-            .layer(map_response(mark))
+            .layer(from_fn_with_state(Arc::clone(&app), mark))
             .with_state(app)
+    }
+
+    /// Waits until the store answers, for so long at most.
+    pub async fn until_ready(&self, at_most: Duration) -> Result<(), NotReady> {
+        let began = Instant::now();
+        loop {
+            match self.store.ready().await {
+                Err(_) if began.elapsed() < at_most => sleep(READY_EVERY).await,
+                ready => return ready,
+            }
+        }
+    }
+
+    /// What is known of its leaving.
+    pub(crate) fn drain(&self) -> &Drain {
+        &self.drain
     }
 
     /// The policy that holds now.
@@ -186,21 +208,23 @@ async fn decide(State(app): State<Arc<App>>, body: Body) -> Result<Json<DecideRe
     let batch: DecideRequest = read(body)?;
     batch.validate().map_err(|error| Problem::of_field(error.field, error.problem))?;
     let spend_within = Duration::from_millis(batch.spend_within_ms.into());
-    // Both at once cost one way to the store, which takes them in this order. Whoever returns tokens has forgotten them:
+    // All at once cost one way to the store, which takes them in this order. Whoever returns tokens has forgotten them:
     // what the store cannot take back stays charged.
+    let record =
+        async { if batch.spent.is_empty() { Vec::new() } else { app.store.record(&batch.spent).await } };
     let give_back = async {
         if !batch.returns.is_empty() {
             app.store.give_back(&batch.returns).await;
         }
     };
-    let ((), answers) = join(give_back, app.decide(&batch.checks, spend_within)).await;
+    let (spent, (), answers) = join3(record, give_back, app.decide(&batch.checks, spend_within)).await;
     let nodes = batch.node.and_then(|node| {
         app.breakers.hear(node, batch.breakers);
         app.nodes.hear(node, &app.store)
     });
     let away =
         app.store.is_away() && answers.iter().all(|answer| matches!(answer, CheckAnswer::Failed { .. }));
-    Ok(Json(DecideResponse { version: wire::VERSION, nodes, away, answers }))
+    Ok(Json(DecideResponse { version: wire::VERSION, nodes, away, spent, answers }))
 }
 
 async fn give_back(State(app): State<Arc<App>>, body: Body) -> Result<Json<ReturnResponse>, Problem> {
@@ -241,6 +265,9 @@ async fn admit(token: &str, request: Request, next: Next) -> Response {
 }
 
 async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
+    if app.drain.has_begun() {
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining: this shim leaves"));
+    }
     app.store
         .ready()
         .await
@@ -264,7 +291,14 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for {}", uri.path()))
 }
 
-async fn mark(mut response: Response) -> Response {
+/// Marks each answer as the shim's own, and asks callers to leave when it does. In HTTP/2 that is no header: such a
+/// connection is told when it is to end, and loses nothing by it.
+async fn mark(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let keeps_by_header = request.version() < Version::HTTP_2;
+    let mut response = next.run(request).await;
+    if keeps_by_header && app.drain.is_leaving() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     let mark = (HeaderName::from_static(wire::SHIM_HEADER), HeaderValue::from_static("1"));
     response.headers_mut().insert(mark.0, mark.1);
     response

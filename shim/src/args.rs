@@ -9,7 +9,7 @@ use clap::Parser;
 
 use crate::app::App;
 use crate::connections::MAX_CONNECTIONS;
-use crate::listen::Address;
+use crate::listen::{Address, DRAIN, Manner};
 use crate::memory::{MAX_SUBJECTS, MemoryStore};
 use crate::policy::{PolicyFile, PolicyFileError};
 use crate::redis::{AddressError, CLOCK_WARNING, RedisStore, TlsFiles};
@@ -22,9 +22,26 @@ use crate::shed::MAX_REQUESTS;
 #[derive(Debug, Parser)]
 #[command(version, about, long_about, after_help = EXAMPLES)]
 pub struct Args {
-    /// Where to listen for HTTP/1.1 and HTTP/2: IP:PORT (port 0: any free one) or unix:/PATH
+    /// Where to listen for HTTP/1.1 and HTTP/2: IP:PORT (port 0: any free one), unix:/PATH, or `systemd`
+    ///
+    /// `systemd` is the first socket that it passes (LISTEN_FDS). It keeps it while no shim runs: connections wait, and
+    /// none is refused.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
     pub listen: Address,
+
+    /// Listens beside another shim of the same user that has this address, once the store answers; stop that one
+    /// (SIGTERM) when this one says `listening on`
+    ///
+    /// Without it an address that is taken is an error. With `memory` the new one counts from zero.
+    #[arg(long)]
+    pub take_over: bool,
+
+    /// How long a stop (SIGTERM, SIGINT) lets connections end by themselves
+    ///
+    /// It accepts none any more, /readyz says 503, and each answer asks its caller to close the connection (HTTP/1.1). When
+    /// all are gone, or after this time, idle ones are closed, and requests in flight have 10 s to be answered.
+    #[arg(long, value_name = "DURATION", default_value_t = DRAIN.into())]
+    pub drain: humantime::Duration,
 
     /// Where to count: `memory` (in this process, gone when it ends) or Redis
     ///
@@ -116,6 +133,8 @@ Examples:
     lanekeeper-shim --store memory
   With Redis, beside Envoy in one pod:
     lanekeeper-shim --listen unix:/run/lanekeeper/shim.sock --store redis://redis:6379/0
+  Instead of another one, with no question lost:
+    lanekeeper-shim --take-over & ... && kill -TERM $OLD
   With a Redis that asks for certificates, as a user of its own:
     LANEKEEPER_STORE=rediss://lanekeeper:PASSWORD@redis:6379/0 lanekeeper-shim \\
       --store-ca ca.pem --store-cert shim.pem --store-key shim-key.pem
@@ -169,12 +188,24 @@ pub enum ArgsError {
         /// The variable.
         name: String,
     },
+    /// Systemd keeps the socket, so there is nobody to take it over from.
+    #[error("--take-over is for an address of its own: `--listen systemd` needs none")]
+    TakeOver,
     /// What `--policy` names holds no policy.
     #[error("--policy: it is refused\n{0}")]
     Policy(#[from] PolicyFileError),
 }
 
 impl Args {
+    /// How it is to be served.
+    pub fn manner(&self) -> Result<Manner, ArgsError> {
+        if self.take_over && self.listen == Address::Systemd {
+            return Err(ArgsError::TakeOver);
+        }
+        let (max_connections, drain) = (self.max_connections, *self.drain);
+        Ok(Manner { max_connections, drain, takes_over: self.take_over })
+    }
+
     /// The service that was asked for. Needs a tokio runtime.
     pub fn app(&self) -> Result<App, ArgsError> {
         let tls = TlsFiles {
@@ -220,6 +251,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::listen::GRACE;
     use crate::redis::{ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES, WAIT_ACL_RULES};
 
     fn refusal(words: &[&str]) -> String {
@@ -241,6 +273,26 @@ mod tests {
         assert_eq!(refusal(&["--store", "memory", "--store-ca", "ca.pem"]), problem);
         let key_alone = ["lanekeeper-shim", "--store", "rediss://r", "--store-key", "key.pem"];
         assert!(Args::try_parse_from(key_alone).is_err());
+    }
+
+    #[test]
+    fn there_is_nobody_to_take_over_a_socket_of_systemd_from() {
+        let args =
+            Args::parse_from(["lanekeeper-shim", "--store", "memory", "--listen", "systemd", "--take-over"]);
+        assert!(args.manner().unwrap_err().to_string().starts_with("--take-over is for an address"));
+    }
+
+    #[test]
+    fn the_unit_for_systemd_starts_it_and_lets_it_end() {
+        let unit = include_str!("../systemd/lanekeeper-shim.service");
+        let set =
+            |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap();
+        let words = set("ExecStart").split(' ').chain(["--store", "memory"]);
+        let args = Args::try_parse_from(words).unwrap();
+        assert_eq!(args.listen, Address::Systemd);
+        let stops = Duration::from_secs(set("TimeoutStopSec").parse().unwrap());
+        assert!(stops > args.manner().unwrap().drain + GRACE);
+        assert!(set("LimitNOFILE").parse::<u32>().unwrap() > 2 * args.max_connections);
     }
 
     #[test]

@@ -1,64 +1,97 @@
-//! A bound on connections: beyond it they wait to be accepted, where they cost the shim nothing.
+//! The connections: how many there may be, and how the last ones come in.
+//!
+//! Beyond the bound they wait to be accepted, where they cost the shim nothing.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::sleep;
 use tracing::warn;
+
+use crate::drain::Drain;
 
 /// How many connections may be open at once, if nobody says so: with those to Redis no more than the 1024 files that
 /// a process may usually have open.
 pub(crate) const MAX_CONNECTIONS: u32 = 1000;
 
-/// A listener whose connections are so many at most.
-pub(crate) struct Bounded<L> {
-    listener: L,
+/// For how long connections are still accepted once the shim is told to stop: those that were made before, and that
+/// nobody else would accept.
+const LAST_ONES: Duration = Duration::from_millis(10);
+
+/// A listener whose connections are so many at most, and that closes when the shim leaves.
+pub(crate) struct Connections<L> {
+    /// None once it is closed.
+    listener: Option<L>,
     free: Arc<Semaphore>,
     /// Whether the last connection had to wait.
     is_full: bool,
+    drain: Drain,
+    /// Held by the listener and by each connection: who waits for all of them to end has the other end.
+    open: Option<watch::Receiver<()>>,
 }
 
-impl<L> Bounded<L> {
-    pub(crate) fn new(listener: L, most: u32) -> Self {
-        Self { listener, free: Arc::new(Semaphore::new(most as usize)), is_full: false }
+impl<L> Connections<L> {
+    /// At most `most` at once, on `listener` until `drain` begins. `open` is dropped with the last of them.
+    pub(crate) fn new(listener: L, most: u32, drain: Drain, open: watch::Receiver<()>) -> Self {
+        let free = Arc::new(Semaphore::new(most as usize));
+        Self { listener: Some(listener), free, is_full: false, drain, open: Some(open) }
     }
 
-    async fn place(&mut self) -> OwnedSemaphorePermit {
+    /// A place for one more; none is needed by those who come in last.
+    async fn place(&mut self) -> Option<OwnedSemaphorePermit> {
         let was_full = std::mem::replace(&mut self.is_full, self.free.available_permits() == 0);
         if self.is_full && !was_full {
             warn!("as many connections are open as may be: the next ones wait (--max-connections)");
         }
-        match Arc::clone(&self.free).acquire_owned().await {
-            Ok(place) => place,
-            // Nobody closes it.
-            Err(_) => std::future::pending().await,
+        tokio::select! {
+            biased;
+            place = Arc::clone(&self.free).acquire_owned() => place.ok(),
+            () = self.drain.begun() => None,
         }
     }
 }
 
-impl<L: Listener> Listener for Bounded<L> {
+impl<L: Listener> Listener for Connections<L> {
     type Io = Connection<L::Io>;
     type Addr = L::Addr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let place = self.place().await;
-        let (io, address) = self.listener.accept().await;
-        (Connection { io, _place: place }, address)
+        if let (Some(listener), Some(open)) = (&mut self.listener, &self.open) {
+            let drain = &self.drain;
+            let ends = async {
+                drain.begun().await;
+                sleep(LAST_ONES).await;
+            };
+            tokio::select! {
+                biased;
+                (io, address) = listener.accept() => {
+                    return (Connection { io, _place: place, _open: open.clone() }, address);
+                }
+                () = ends => {}
+            }
+        }
+        (self.listener, self.open) = (None, None);
+        self.drain.leave();
+        std::future::pending().await
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
+        self.listener.as_ref().map_or_else(|| Err(io::ErrorKind::NotConnected.into()), L::local_addr)
     }
 }
 
 /// A connection, and its place among those that may be.
 pub(crate) struct Connection<Io> {
     io: Io,
-    _place: OwnedSemaphorePermit,
+    _place: Option<OwnedSemaphorePermit>,
+    _open: watch::Receiver<()>,
 }
 
 impl<Io: AsyncRead + Unpin> AsyncRead for Connection<Io> {

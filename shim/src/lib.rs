@@ -19,7 +19,9 @@
 //! | [`redis`] | Redis, and no other file does |
 //! | [`metrics`] | what is counted about the service itself |
 //! | [`listen`] | where to listen, and how to stop without losing an answer |
+//! | `socket` | what is listened on, and how it is taken over |
 //! | `connections` | how many connections may be open |
+//! | `drain` | how the shim leaves while others ask it |
 //! | [`args`] | the command line |
 
 pub mod app;
@@ -27,6 +29,7 @@ pub mod args;
 mod body;
 mod breakers;
 mod connections;
+mod drain;
 mod limits;
 pub mod listen;
 pub mod memory;
@@ -37,4 +40,5 @@ mod problem;
 pub mod redis;
 pub mod shards;
 mod shed;
+mod socket;
 pub mod store;

@@ -3,32 +3,41 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use axum::serve::{Listener, ListenerExt};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::oneshot;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::app::App;
-use crate::connections::{Bounded, MAX_CONNECTIONS};
+use crate::connections::{Connections, MAX_CONNECTIONS};
+use crate::socket::{self, Inherited};
 
 /// How long a stop waits for the requests in flight.
 pub const GRACE: Duration = Duration::from_secs(10);
+
+/// How long a stop gives idle connections to end by themselves, if nobody says so: a filter under load has used each
+/// of its own by then.
+pub const DRAIN: Duration = Duration::from_secs(2);
 
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct Manner {
     /// How many connections may be open at once; others wait to be accepted.
     pub max_connections: u32,
+    /// How long a stop gives idle connections to end by themselves.
+    pub drain: Duration,
+    /// Whether another shim may listen at the same address, from which this one takes over.
+    pub takes_over: bool,
 }
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { max_connections: MAX_CONNECTIONS }
+        Self { max_connections: MAX_CONNECTIONS, drain: DRAIN, takes_over: false }
     }
 }
 
@@ -39,19 +48,23 @@ pub enum Address {
     Tcp(SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
+    /// The socket that systemd passes, which it keeps while no shim runs.
+    Systemd,
 }
 
 impl FromStr for Address {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text == "systemd" {
+            return Ok(Address::Systemd);
+        }
         match text.strip_prefix("unix:") {
             Some("") => Err("unix: needs a path, as in unix:/run/lanekeeper.sock".into()),
             Some(path) => Ok(Address::Unix(path.into())),
-            None => text
-                .parse()
-                .map(Address::Tcp)
-                .map_err(|_| "not an address: write 127.0.0.1:7400, or unix:/run/lanekeeper.sock".into()),
+            None => text.parse().map(Address::Tcp).map_err(|_| {
+                "not an address: write 127.0.0.1:7400, unix:/run/lanekeeper.sock or systemd".into()
+            }),
         }
     }
 }
@@ -61,6 +74,7 @@ impl fmt::Display for Address {
         match self {
             Address::Tcp(address) => write!(f, "http://{address}"),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Systemd => f.write_str("systemd"),
         }
     }
 }
@@ -75,20 +89,32 @@ pub async fn listen(
 ) -> io::Result<()> {
     match address {
         Address::Tcp(address) => {
-            let listener = TcpListener::bind(address).await?;
+            let listener = socket::tcp(address, manner.takes_over)?;
             listening(&Address::Tcp(listener.local_addr()?));
             serve(listener, app, manner, shutdown).await
         }
         Address::Unix(path) => {
-            let (listener, _file) = bind_unix(&path).await?;
+            let (listener, _file) = socket::unix(&path, manner.takes_over).await?;
             listening(&Address::Unix(path));
             serve_on(listener, app, manner, shutdown).await
         }
+        Address::Systemd => match socket::inherited()? {
+            Inherited::Tcp(listener) => {
+                listening(&Address::Tcp(listener.local_addr()?));
+                serve(listener, app, manner, shutdown).await
+            }
+            Inherited::Unix(listener) => {
+                let path = listener.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
+                listening(&Address::Unix(path));
+                serve_on(listener, app, manner, shutdown).await
+            }
+        },
     }
 }
 
 /// Answers HTTP/1.1 and HTTP/2 (cleartext, by prior knowledge) on `listener` until `shutdown` comes. Then no
-/// connection is accepted any more, idle ones are closed, and requests in flight are answered, for up to [`GRACE`].
+/// connection is accepted any more, and callers are asked to leave with each answer. After [`Manner::drain`], or when
+/// all have left, those connections are closed that are idle, and requests in flight are answered, for up to [`GRACE`].
 pub async fn serve(
     listener: TcpListener,
     app: App,
@@ -114,10 +140,16 @@ where
     L: Listener,
     L::Addr: fmt::Debug,
 {
-    let listener = Bounded::new(listener, manner.max_connections);
+    let drain = app.drain().clone();
+    let (all, open) = watch::channel(());
+    let listener = Connections::new(listener, manner.max_connections, drain.clone(), open);
     let (stop, stopping) = oneshot::channel();
     let shutdown = async move {
         shutdown.await;
+        info!("leaving: no connection is accepted any more");
+        drain.begin();
+        // Whether all have left or some were idle for so long, the rest is closed.
+        let _ = timeout(manner.drain, all.closed()).await;
         info!("stopping: answering what is in flight");
         // Whoever listens has either stopped already or is told now.
         let _ = stop.send(());
@@ -134,29 +166,6 @@ where
         () = grace_is_over => {
             warn!("stopped with requests unanswered after {GRACE:?}");
             Ok(())
-        }
-    }
-}
-
-/// Binds a Unix socket, in the place of one that nobody listens on any more.
-async fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
-        && UnixStream::connect(path)
-            .await
-            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-    {
-        std::fs::remove_file(path)?;
-    }
-    Ok((UnixListener::bind(path)?, SocketFile(path.into())))
-}
-
-/// Removes the file of a Unix socket in the end.
-struct SocketFile(PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            warn!(path = %self.0.display(), %error, "cannot remove the socket's file");
         }
     }
 }

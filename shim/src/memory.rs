@@ -16,7 +16,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use lanekeeper_engine::counter::{Charge, Counter, Returns, STORE_BUCKETS, SubjectCounters, decide};
 use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::Window;
-use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, KeyReturn, Operation, Returned, StoreError};
+use lanekeeper_engine::wire::{
+    Check, CheckAnswer, KeyCheck, KeyReturn, KeySpent, Operation, Recorded, Returned, StoreError,
+};
 
 use crate::store::{Answering, NotReady, SPENT_WITHIN, Store};
 
@@ -90,6 +92,11 @@ impl Store for MemoryStore {
         Box::pin(std::future::ready(checks.iter().map(decide).collect()))
     }
 
+    fn record<'a>(&'a self, reports: &'a [KeySpent]) -> Answering<'a, Vec<Recorded>> {
+        let record = |report| self.lock().record(report, (self.clock)());
+        Box::pin(std::future::ready(reports.iter().map(record).collect()))
+    }
+
     fn give_back<'a>(&'a self, returns: &'a [KeyReturn]) -> Answering<'a, Vec<Returned>> {
         let mut subjects = self.lock();
         let now = (self.clock)();
@@ -135,6 +142,17 @@ impl Subjects {
             self.give_back(&key.key, &key.windows, counters);
         }
         decision.into()
+    }
+
+    fn record(&mut self, report: &KeySpent, now: Timestamp) -> Recorded {
+        self.forget_idle(now, LOOKS_PER_KEY);
+        if !self.by_key.contains_key(report.key.as_str()) && self.by_key.len() >= self.most.get() {
+            return Recorded::Failed(StoreError::Full);
+        }
+        let mut counters = self.borrow(&report.key, &report.windows);
+        counters.record(&report.windows, STORE_BUCKETS, &report.slices, report.id, now);
+        self.give_back(&report.key, &report.windows, counters);
+        Recorded::Recorded
     }
 
     /// Whether all could be held whom `check` would charge.

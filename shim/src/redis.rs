@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lanekeeper_engine::units::Timestamp;
-use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, Returned, StoreError};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, KeySpent, Recorded, Returned, StoreError};
 use prometheus_client::registry::Registry;
 use redis::Value;
 use tokio::time::{Instant, timeout_at};
@@ -56,8 +56,8 @@ use self::room::Shares;
 use self::run::Run;
 pub use self::script::{ACL_RULES, CLUSTER_ACL_RULES, SENTINEL_ACL_RULES, WAIT_ACL_RULES};
 use self::script::{
-    GIVE_BACK, GiveBack, NODES, NODES_KEY, RESET, decode_given, give_back_command, nodes_command,
-    reset_command,
+    GIVE_BACK, GiveBack, NODES, NODES_KEY, RESET, SPENT, decode_given, give_back_command, nodes_command,
+    reset_command, spent_command,
 };
 use self::servers::{Call, Servers};
 use crate::store::{Answering, NotReady, Store};
@@ -175,6 +175,18 @@ impl RedisStore {
         answers.into_iter().map(|answer| answer.and_then(decode_given)).collect()
     }
 
+    /// What [`Store::record`] does, when by the store's clock, and whether the report is new.
+    pub async fn record_with_time(&self, reports: &[KeySpent]) -> Vec<Result<(Timestamp, bool), StoreError>> {
+        let call = |report: &KeySpent| {
+            let slot = self.servers.slot(&report.key);
+            Call { slot, script: &SPENT, command: spent_command(report) }
+        };
+        let calls: Vec<Call> = reports.iter().map(call).collect();
+        let answers = self.servers.run(&calls, Instant::now() + self.timeout).await;
+        let decoded = answers.into_iter().map(|answer| answer.and_then(decode_given));
+        decoded.map(|answer| answer.map(|(at, new)| (at, new == 1))).collect()
+    }
+
     /// Gives back what rejected checks charged, in its own time: whoever waits for it may leave before it is done.
     async fn roll_back(&self, calls: Vec<Call>, deadline: Instant) {
         if calls.is_empty() {
@@ -202,6 +214,16 @@ impl Store for RedisStore {
             taken
                 .into_iter()
                 .map(|taken| taken.map_or_else(|error| CheckAnswer::Failed { error }, |taken| taken.answer))
+                .collect()
+        })
+    }
+
+    fn record<'a>(&'a self, reports: &'a [KeySpent]) -> Answering<'a, Vec<Recorded>> {
+        Box::pin(async move {
+            let recorded = self.record_with_time(reports).await;
+            recorded
+                .into_iter()
+                .map(|answer| answer.map_or_else(Recorded::Failed, |_| Recorded::Recorded))
                 .collect()
         })
     }

@@ -21,12 +21,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lanekeeper_engine::window::Window;
-use lanekeeper_engine::wire::{Check, CheckAnswer, KeyAnswer, KeyCheck, KeyReturn, Returned, StoreError};
+use lanekeeper_engine::wire::{
+    Check, CheckAnswer, KeyAnswer, KeyCheck, KeyReturn, KeySpent, Recorded, Returned, StoreError,
+};
 use tokio::time::Instant;
 
 use crate::store::{Answering, NotReady, Store};
 
 mod memory;
+mod spent;
 
 use memory::Memory;
 
@@ -132,6 +135,22 @@ impl Store for Sharded {
             return self.store.decide(checks, spend_within);
         }
         Box::pin(self.decide_spread(checks, spend_within))
+    }
+
+    fn record<'a>(&'a self, reports: &'a [KeySpent]) -> Answering<'a, Vec<Recorded>> {
+        if reports.iter().all(|report| report.shards == 1) {
+            return self.store.record(reports);
+        }
+        Box::pin(async move {
+            let cut: Vec<Option<Vec<KeySpent>>> = reports.iter().map(spent::parts_of_report).collect();
+            let asked: Vec<KeySpent> = cut.iter().flatten().flatten().cloned().collect();
+            let mut answers = self.store.record(&asked).await.into_iter();
+            let answer = |parts: &Option<Vec<KeySpent>>| match parts {
+                Some(parts) => spent::together(answers.by_ref().take(parts.len())),
+                None => spent::UNCUT,
+            };
+            cut.iter().map(answer).collect()
+        })
     }
 
     fn give_back<'a>(&'a self, returns: &'a [KeyReturn]) -> Answering<'a, Vec<Returned>> {

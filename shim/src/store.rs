@@ -4,7 +4,9 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use lanekeeper_engine::lease;
-use lanekeeper_engine::wire::{self, Check, CheckAnswer, KeyReturn, Returned, StoreError};
+use lanekeeper_engine::wire::{
+    self, Check, CheckAnswer, KeyReturn, KeySpent, Recorded, Returned, StoreError,
+};
 use prometheus_client::registry::Registry;
 
 /// How long after a decision anything that it charged may be spent: a lease lives longer than a request waits.
@@ -22,6 +24,10 @@ pub trait Store: Send + Sync + 'static {
     /// Decides over a validated batch: one answer for each check, in their order. What is charged may be spent
     /// for `spend_within` after the decision; unless that is zero, an answer after it is of no use to anybody.
     fn decide<'a>(&'a self, checks: &'a [Check], spend_within: Duration) -> Answering<'a, Vec<CheckAnswer>>;
+
+    /// Counts what was spent without asking: one answer for each report, in their order. A report that comes twice counts
+    /// once.
+    fn record<'a>(&'a self, reports: &'a [KeySpent]) -> Answering<'a, Vec<Recorded>>;
 
     /// Gives back what was charged and not spent: one answer for each return, in their order.
     fn give_back<'a>(&'a self, returns: &'a [KeyReturn]) -> Answering<'a, Vec<Returned>>;

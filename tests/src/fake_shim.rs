@@ -52,11 +52,12 @@ impl Store {
         question.validate().expect("the question is valid");
         let within = Duration::from_millis(question.spend_within_ms.into());
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be made");
-        let answers = runtime.block_on(async {
+        let (spent, answers) = runtime.block_on(async {
+            let spent = self.memory.record(&question.spent).await;
             self.memory.give_back(&question.returns).await;
-            self.memory.decide(&question.checks, within).await
+            (spent, self.memory.decide(&question.checks, within).await)
         });
-        ours(DecideResponse { version: VERSION, nodes: self.nodes.get(), away: false, answers })
+        ours(DecideResponse { version: VERSION, nodes: self.nodes.get(), away: false, spent, answers })
     }
 
     /// Answers every callout of this host at once, or refuses the connection while it is away.

@@ -41,12 +41,20 @@ struct Missing {
     program: OsString,
 }
 
+/// A clock that is not the machine's.
+#[derive(Clone, Copy, Debug)]
+enum Clock {
+    Shifted(Shift),
+    /// By what stands in its file.
+    Moved,
+}
+
 /// A running Redis or Valkey.
 pub struct Redis {
     program: OsString,
     folder: TempDir,
     settings: Vec<String>,
-    clock: Option<Shift>,
+    clock: Option<Clock>,
     server: Option<Child>,
     leftovers: Option<Leftovers>,
 }
@@ -60,6 +68,11 @@ impl Redis {
     /// Starts an empty one whose clock is not the machine's, and waits until it answers.
     pub fn start_shifted(clock: Shift) -> anyhow::Result<Self> {
         Self::start_as(Vec::new(), Some(clock))
+    }
+
+    /// Starts an empty one whose clock is the machine's until it is [moved](Self::move_clock), and waits until it answers.
+    pub fn start_movable() -> anyhow::Result<Self> {
+        Self::start_program(program(), Vec::new(), Some(Clock::Moved))
     }
 
     /// Starts an empty Valkey, and waits until it answers. None where no [`VALKEY_ENV`] is set and none is on the
@@ -84,10 +97,10 @@ impl Redis {
     }
 
     fn start_as(settings: Vec<String>, clock: Option<Shift>) -> anyhow::Result<Self> {
-        Self::start_program(program(), settings, clock)
+        Self::start_program(program(), settings, clock.map(Clock::Shifted))
     }
 
-    fn start_program(program: OsString, settings: Vec<String>, clock: Option<Shift>) -> anyhow::Result<Self> {
+    fn start_program(program: OsString, settings: Vec<String>, clock: Option<Clock>) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("lanekeeper-redis-").tempdir()?;
         let mut redis = Self { program, folder, settings, clock, server: None, leftovers: None };
         redis.start_again()?;
@@ -135,8 +148,13 @@ impl Redis {
             .args(&self.settings)
             .stdin(Stdio::null())
             .stdout(File::create(self.log())?);
-        if let Some(clock) = self.clock {
-            clock::shift(&mut command, clock);
+        match self.clock {
+            None => {}
+            Some(Clock::Shifted(by)) => clock::shift(&mut command, by),
+            Some(Clock::Moved) => {
+                self.move_clock("+0")?;
+                clock::follow(&mut command, &self.clock_file());
+            }
         }
         match command.spawn() {
             Ok(server) => {
@@ -151,7 +169,17 @@ impl Redis {
             }
         }
         self.wait_until_it_answers()?;
-        self.clock.map_or(Ok(()), |_| self.has_another_clock())
+        if matches!(self.clock, Some(Clock::Shifted(_))) { self.has_another_clock() } else { Ok(()) }
+    }
+
+    /// Moves the clock of one that was [started so](Self::start_movable), by this much from the machine's.
+    pub fn move_clock(&self, by: Shift) -> anyhow::Result<()> {
+        // beside it and renamed: the server reads it at any moment
+        let new = self.folder.path().join("clock.new");
+        fs::write(&new, by)?;
+        fs::rename(new, self.clock_file())?;
+        let is_moved = self.server.is_some() && by != "+0";
+        if is_moved { self.has_another_clock() } else { Ok(()) }
     }
 
     fn has_another_clock(&self) -> anyhow::Result<()> {
@@ -198,7 +226,12 @@ impl Redis {
         self.folder.path().join("log")
     }
 
-    fn socket(&self) -> PathBuf {
+    fn clock_file(&self) -> PathBuf {
+        self.folder.path().join("clock")
+    }
+
+    /// The socket that it listens on.
+    pub fn socket(&self) -> PathBuf {
         self.folder.path().join("redis.sock")
     }
 }

@@ -5,6 +5,7 @@
 mod bench;
 mod build;
 mod cargo;
+mod chaos;
 mod demo;
 mod envoy;
 mod lint;
@@ -76,6 +77,14 @@ enum Command {
     /// Writes target/bench/load.json.
     #[command(verbatim_doc_comment)]
     Load(load::Load),
+    /// Break the store, the network and the processes around a real Envoy, one after the other, under constant load.
+    ///
+    /// Every request is in an account. Ends with an error where one is lost, hangs for five seconds, or is answered with a failure
+    /// of ours; a goal that is missed (how soon nobody waits for a dead store any more, how long anybody waits, how soon
+    /// the store is back) is said, and is no error. Prints a table, and writes target/bench/chaos.json. All in full take
+    /// five minutes, and two cores of their own: on a machine that does something else too, give them precedence with
+    /// `sudo chrt --fifo 1 cargo xtask chaos`.
+    Chaos(chaos::Chaos),
     /// Show on a real Envoy what Lanekeeper promises; ends with an error if a promise does not hold.
     Demo,
 }
@@ -89,6 +98,7 @@ fn main() -> ExitCode {
         Command::Bench { question } => bench::run(&workspace, &question),
         Command::Sim(sim) => sim::run(&workspace, &sim),
         Command::Load(load) => load::run(&workspace, &load),
+        Command::Chaos(chaos) => chaos::run(&workspace, &chaos),
         Command::Demo => demo::run(&workspace),
     });
     match outcome {

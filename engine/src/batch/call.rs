@@ -8,11 +8,12 @@ use crate::ledger::Due;
 use crate::request::{Account, Charge};
 use crate::units::Timestamp;
 use crate::wire::{
-    BreakerReport, Check, CheckAnswer, DecideRequest, DecideResponse, MAX_CHECKS, MAX_REPORTS, MAX_RETURNS,
+    BreakerReport, Check, CheckAnswer, DecideRequest, DecideResponse, KeySpent, MAX_CHECKS, MAX_REPORTS,
+    MAX_RETURNS, MAX_SPENT, Recorded,
 };
 
-/// What one callout asks: first the charges, then for the streams, then what leases are due. What it says of breakers goes
-/// along.
+/// What one callout asks: first the charges, then for the streams, then what leases are due. What it tells of an outage
+/// and says of breakers goes along.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     /// Charges for answers that succeeded.
@@ -21,6 +22,8 @@ pub struct Load {
     pub streams: Vec<Waiter>,
     /// What goes along for the leases' sake: no more renewals than there is [`room`](Self::room) for.
     pub due: Due,
+    /// What was admitted while the store was away: it counts before anything is asked.
+    pub spent: Vec<KeySpent>,
     /// What the node says of its breakers.
     pub breakers: Vec<BreakerReport>,
 }
@@ -55,6 +58,8 @@ pub struct Heard {
     pub streams: Vec<(u32, Vec<CheckAnswer>)>,
     /// To each of its renewals.
     pub renewals: Vec<CheckAnswer>,
+    /// To each of its reports of what was spent.
+    pub spent: Vec<Recorded>,
     /// How many nodes there are, if it knows.
     pub nodes: Option<NonZeroU32>,
     /// Whether none of its servers would have answered, whatever was asked.
@@ -70,7 +75,10 @@ impl Load {
 
     /// Whether there is nothing to ask or to say.
     pub fn is_empty(&self) -> bool {
-        self.room() == MAX_CHECKS && self.due.returns.is_empty() && self.breakers.is_empty()
+        self.room() == MAX_CHECKS
+            && self.due.returns.is_empty()
+            && self.spent.is_empty()
+            && self.breakers.is_empty()
     }
 
     /// The question that `node` asks at `now`, whose answer it waits `timeout` for.
@@ -90,8 +98,9 @@ impl Load {
         // more than a message holds stay charged
         let returns = self.due.returns.into_iter().take(MAX_RETURNS).collect();
         let breakers = self.breakers.into_iter().take(MAX_REPORTS).collect();
+        let spent = self.spent.into_iter().take(MAX_SPENT).collect();
         let bare = DecideRequest::new(spend_within_ms, checks);
-        let question = DecideRequest { node: Some(node), returns, breakers, ..bare };
+        let question = DecideRequest { node: Some(node), spent, returns, breakers, ..bare };
         Call { asked_at: now, question, accounts, streams }
     }
 }
@@ -112,6 +121,16 @@ impl Call {
         self.streams.iter().map(|place| place.stream)
     }
 
+    /// Whether it asked for any.
+    pub(super) fn has_streams(&self) -> bool {
+        !self.streams.is_empty()
+    }
+
+    /// Whether one of them has waited since before `moment`, and was not told.
+    pub(super) fn is_late(&self, moment: Timestamp) -> bool {
+        self.streams.iter().any(|place| place.since < moment && !place.is_told)
+    }
+
     /// The streams that have waited since before `moment`, each once.
     pub(super) fn outwaited(&mut self, moment: Timestamp) -> impl Iterator<Item = u32> {
         let late = self.streams.iter_mut().filter(move |place| place.since < moment && !place.is_told);
@@ -119,6 +138,11 @@ impl Call {
             place.is_told = true;
             place.stream
         })
+    }
+
+    /// What it tells of an outage.
+    pub fn spent(&self) -> &[KeySpent] {
+        &self.question.spent
     }
 
     /// The renewals among its checks.
@@ -143,11 +167,11 @@ impl Call {
         let charges = answers.by_ref().take(self.accounts.len()).collect();
         let to_stream = |place: &Place| (place.stream, answers.by_ref().take(place.checks).collect());
         let streams = self.streams.iter().map(to_stream).collect();
-        Some(Heard { charges, streams, renewals: answers.collect(), nodes, away })
+        Some(Heard { charges, streams, renewals: answers.collect(), spent: response.spent, nodes, away })
     }
 
-    /// What it asked, as it was before it was made, but for tokens on their way back, which are gone, and reports on
-    /// breakers, which are made again.
+    /// What it asked, as it was before it was made, but for tokens on their way back, which are gone, and what it told of an
+    /// outage and of breakers, which is made again.
     pub fn into_load(self) -> Load {
         let mut checks = self.question.checks.into_iter();
         let charge = |(account, check)| Charge { account, check };
@@ -160,7 +184,7 @@ impl Call {
         };
         let streams = self.streams.into_iter().map(waiter).collect();
         let due = Due { renewals: checks.collect(), returns: Vec::new() };
-        Load { charges, streams, due, breakers: Vec::new() }
+        Load { charges, streams, due, ..Load::default() }
     }
 }
 

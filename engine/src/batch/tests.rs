@@ -7,7 +7,8 @@ use crate::policy::OnFailure;
 use crate::request::{Account, Counters};
 use crate::window::{Algorithm, Window};
 use crate::wire::{
-    BreakerReport, CheckAnswer, DecideResponse, KeyAnswer, KeyCheck, KeyReturn, VERSION, WindowAnswer,
+    BreakerReport, CheckAnswer, DecideResponse, KeyAnswer, KeyCheck, KeyReturn, KeySpent, Recorded, Slice,
+    VERSION, WindowAnswer,
 };
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -47,6 +48,11 @@ fn reports(number: usize) -> Vec<BreakerReport> {
     vec![BreakerReport { name: "b".into(), state: State::Open, generation: 1, for_ms: Some(2) }; number]
 }
 
+fn spent(key: &str) -> KeySpent {
+    let slices = vec![Slice { age_us: 5, tokens: 1 }];
+    KeySpent { key: key.into(), shards: 1, id: 1, slices, windows: [window()].into() }
+}
+
 fn keys(checks: &[Check]) -> Vec<&str> {
     checks.iter().map(|check| check.keys[0].key.as_str()).collect()
 }
@@ -57,10 +63,11 @@ fn left(remaining: u32) -> CheckAnswer {
     CheckAnswer::Allowed { keys: vec![KeyAnswer { granted: 1, at_us: 0, shard: 0, lease: None, windows }] }
 }
 
-/// A load of a charge, two streams with three checks, a renewal, a return and a report.
+/// A load of a charge, two streams with three checks, a renewal, a return, a report of an outage and one on a breaker.
 fn load() -> Load {
     let due = Due { renewals: vec![check("r")], returns: vec![give_back("b")] };
-    Load { charges: vec![charge(0)], streams: vec![waiter(1, 1), waiter(2, 2)], due, breakers: reports(1) }
+    let (charges, streams) = (vec![charge(0)], vec![waiter(1, 1), waiter(2, 2)]);
+    Load { charges, streams, due, spent: vec![spent("o")], breakers: reports(1) }
 }
 
 #[test]
@@ -70,6 +77,7 @@ fn charges_stand_first_then_streams_then_renewals_and_returns_and_reports_beside
     assert_eq!(keys(&question.checks), ["c0", "s1.0", "s2.0", "s2.1", "r"]);
     assert_eq!((question.node, question.spend_within_ms), (Some(7), 20));
     assert_eq!((question.returns.as_slice(), &question.breakers), ([give_back("b")].as_slice(), &reports(1)));
+    assert_eq!((question.spent.as_slice(), call.spent()), ([spent("o")].as_slice(), [spent("o")].as_slice()));
     assert_eq!(question.validate(), Ok(()));
     assert_eq!((keys(call.renewals()), call.asked_at()), (vec!["r"], at(5)));
 }
@@ -78,12 +86,16 @@ fn charges_stand_first_then_streams_then_renewals_and_returns_and_reports_beside
 fn each_hears_what_was_said_to_its_own_checks() {
     let call = load().into_call(7, Duration::from_millis(20), at(5));
     let answers: Vec<CheckAnswer> = (0..5).map(left).collect();
-    let response = DecideResponse { version: VERSION, nodes: Some(3), away: false, answers: answers.clone() };
+    let spent = vec![Recorded::Recorded];
+    let response =
+        DecideResponse { version: VERSION, nodes: Some(3), away: false, spent, answers: answers.clone() };
     let heard = call.read(response.clone()).unwrap();
     assert_eq!(heard.charges, [left(0)]);
     assert_eq!(heard.streams, [(1, vec![left(1)]), (2, vec![left(2), left(3)])]);
     assert_eq!((heard.renewals.as_slice(), heard.nodes.unwrap().get()), ([left(4)].as_slice(), 3));
     assert!(heard.answers().eq(&answers));
+    assert_eq!(heard.spent, [Recorded::Recorded]);
+    assert_eq!(call.read(DecideResponse { spent: Vec::new(), ..response.clone() }), None);
     let short = DecideResponse { answers: answers[1..].to_vec(), ..response };
     assert_eq!(call.read(short), None);
 }
@@ -93,6 +105,7 @@ fn what_could_not_be_sent_comes_back_but_for_what_goes_back_and_what_is_said_aga
     let call = load().into_call(7, Duration::from_millis(20), at(5));
     let mut expected = load();
     expected.due.returns.clear();
+    expected.spent.clear();
     expected.breakers.clear();
     assert_eq!(call.into_load(), expected);
 }
@@ -137,9 +150,11 @@ fn a_load_says_how_much_more_it_holds() {
     assert_eq!(Load { streams: vec![waiter(1, 300)], ..Load::default() }.room(), 0);
     let returns_alone = Load { due: Due { returns: returns(1), ..Due::default() }, ..Load::default() };
     let reports_alone = Load { breakers: reports(1), ..Load::default() };
-    assert!(Load::default().is_empty() && !returns_alone.is_empty() && !reports_alone.is_empty());
+    let outage_alone = Load { spent: vec![spent("o")], ..Load::default() };
+    assert!(Load::default().is_empty() && !returns_alone.is_empty());
+    assert!(!reports_alone.is_empty() && !outage_alone.is_empty());
     let due = Due { returns: returns(5000), ..Due::default() };
-    let question = Load { due, breakers: reports(5000), ..Load::default() };
+    let question = Load { due, spent: vec![spent("o"); 500], breakers: reports(5000), ..Load::default() };
     let question = question.into_call(7, Duration::from_millis(20), at(0));
     assert_eq!(question.question().validate(), Ok(()));
 }
@@ -154,7 +169,8 @@ fn whoever_has_waited_too_long_is_taken_from_the_front() {
     assert_eq!(late(&mut batches, 4, 2), [1, 2]);
     assert_eq!(late(&mut batches, 4, 2), [3]);
     assert!(late(&mut batches, 4, 2).is_empty());
-    assert!(batches.is_stuck());
+    assert!(batches.is_stuck() && batches.is_waited_for());
+    assert!(batches.is_late(at(5)) && !batches.is_late(at(4)));
 }
 
 #[test]
@@ -176,8 +192,10 @@ fn a_stream_whose_patience_ends_before_its_callout_is_named_once() {
     assert!(batches.outwaited(at(1), 10).is_empty());
     assert_eq!(batches.outwaited(at(2), 10), [1]);
     assert_eq!(batches.outwaited(at(6), 0), [0; 0]);
+    assert!(batches.is_late(at(6)) && !batches.is_late(at(5)));
     assert_eq!(batches.outwaited(at(6), 10), [5]);
     assert!(batches.outwaited(at(100), 10).is_empty());
+    assert!(!batches.is_late(at(100)) && batches.is_waited_for());
     assert_eq!(
         batches.end(1).unwrap().streams().collect::<Vec<_>>(),
         [1, 5],

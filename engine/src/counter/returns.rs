@@ -2,16 +2,21 @@
 //!
 //! A return is accepted only as long as its tokens could still be spent, so its id needs to be remembered only until
 //! then. What cannot be remembered is not accepted: those tokens count until their window has passed.
+//!
+//! Reports of what was spent without asking are known in the same place, for as long as they count.
 
 use crate::units::Timestamp;
 
 /// The most returns of one subject that are remembered at once.
 const MAX_RETURNS: usize = 256;
+/// Of these, the most that reports may take: after an outage every worker of every node may tell of a hot subject, and
+/// what it is then granted must still be able to go back.
+const MAX_REPORTS: usize = MAX_RETURNS / 2;
 
 /// The returns of one subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Returns {
-    /// Each one's id, and when its tokens could be spent last.
+    /// Each one's id, and when its tokens could be spent last; of a report, when it ceases to count.
     live: Vec<(u64, Timestamp)>,
     /// Until then nothing goes back.
     none_until: Option<Timestamp>,
@@ -38,6 +43,24 @@ impl Returns {
             self.live.push((id, dated));
         }
         accepted
+    }
+
+    /// Whether the report of this id counts already at `now`.
+    pub(super) fn knows(&self, id: u64, now: Timestamp) -> bool {
+        self.live.iter().any(|(known, until)| *known == id && *until >= now)
+    }
+
+    /// Whether anything is known at `now`.
+    pub(super) fn knows_any(&self, now: Timestamp) -> bool {
+        self.live.iter().any(|(_, until)| *until >= now)
+    }
+
+    /// Remembers a report that counts until then, if there is room.
+    pub(super) fn remember_report(&mut self, id: u64, until: Timestamp, now: Timestamp) {
+        self.live.retain(|(_, until)| *until >= now);
+        if self.live.len() < MAX_REPORTS {
+            self.live.push((id, until));
+        }
     }
 
     /// The moment up to which one of these returns may come again.

@@ -206,4 +206,5 @@ fn a_return_gives_back_once_and_only_while_its_tokens_could_be_spent() {
 
 mod days;
 mod judge;
+mod outage;
 mod properties;

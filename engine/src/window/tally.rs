@@ -141,6 +141,36 @@ impl Tally {
         }
     }
 
+    /// Charges what was spent without asking, dated and the oldest first, as far as it still counts at `now`: of all
+    /// that, the youngest that the window can hold. Returns when it ceases to count.
+    pub fn record(
+        &mut self,
+        window: &Window,
+        buckets: u32,
+        spent: &[(Timestamp, u32)],
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let (grid, mut room) = (Grid::of(window, buckets), window.capacity());
+        let current = grid.index(now);
+        let mut until = None;
+        let counts = |dated: &Timestamp| grid.index(*dated) + grid.behind >= current;
+        for (dated, tokens) in spent.iter().rev().take_while(|(dated, _)| counts(dated)) {
+            let cost = room.min(*tokens);
+            if cost > 0 {
+                self.charge(window, buckets, *dated, cost);
+                room -= cost;
+                until = until.max(Some(grid.calendar.begins(grid.index(*dated) + grid.behind + 1)));
+            }
+        }
+        until
+    }
+
+    /// Requests of the bucket that a moment is in.
+    pub(super) fn count_at(&self, window: &Window, buckets: u32, moment: Timestamp) -> u64 {
+        let index = Grid::of(window, buckets).index(moment);
+        self.buckets.iter().find(|bucket| bucket.index == index).map_or(0, |bucket| bucket.count)
+    }
+
     /// Takes back a charge of `cost` dated at `dated`, as far as it is still counted.
     pub fn uncharge(&mut self, window: &Window, buckets: u32, dated: Timestamp, cost: u32) {
         let index = Grid::of(window, buckets).index(dated);

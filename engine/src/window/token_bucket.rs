@@ -70,6 +70,21 @@ impl TokenBucket {
         self.debt += u64::from(cost) * token;
     }
 
+    /// Takes what was spent without asking, dated and the oldest first, from a bucket that was not settled since: between
+    /// two dates it is repaid, and it is never more than empty. Returns until when that is to be known, so that what others
+    /// tell of the same time is not repaid once more.
+    pub fn record(&mut self, window: &Window, spent: &[(Timestamp, u32)], now: Timestamp) -> Timestamp {
+        let (token, rate) = window.token();
+        let empty = u64::from(window.capacity()) * token;
+        for (dated, tokens) in spent {
+            self.settle(window, *dated);
+            let taken = u64::from(window.capacity().min(*tokens)) * token;
+            self.debt = self.debt.saturating_add(taken).min(empty.max(self.debt));
+        }
+        self.settle(window, now);
+        now.plus(Duration::from_micros(empty.div_ceil(rate)))
+    }
+
     /// Puts `cost` tokens back that were granted, and that later charges may lean on.
     pub fn give_back(&mut self, window: &Window, now: Timestamp, cost: u32) {
         let (token, rate) = window.token();

@@ -78,6 +78,26 @@ impl Weighted {
         self.tally.charge(window, 1, dated, cost);
     }
 
+    /// Charges what was spent without asking, dated and the oldest first, as far as it still counts at `now`, and no
+    /// bucket beyond the limit. Returns when it ceases to count.
+    pub fn record(
+        &mut self,
+        window: &Window,
+        spent: &[(Timestamp, u32)],
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let fits = |counter: &Self, dated, tokens: u32| {
+            let used = counter.tally.count_at(window, 1, dated);
+            tokens.min(u32::try_from(u64::from(window.limit()).saturating_sub(used)).unwrap_or(tokens))
+        };
+        let mut until = None;
+        for (dated, tokens) in spent {
+            let cost = fits(self, *dated, *tokens);
+            until = until.max(self.tally.record(window, 1, &[(*dated, cost)], now));
+        }
+        until
+    }
+
     /// Takes back a charge of `cost` dated at `dated`, as far as it is still counted.
     pub fn uncharge(&mut self, window: &Window, dated: Timestamp, cost: u32) {
         self.tally.uncharge(window, 1, dated, cost);

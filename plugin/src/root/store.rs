@@ -19,7 +19,11 @@ use crate::metrics::CallEnd;
 
 /// After all moments.
 const NEVER: Timestamp = Timestamp::from_micros(u64::MAX);
-/// While streams wait and no callout will call back, the timer does, this often.
+/// While streams wait, the timer looks this often whether it has been too long: a request is held for the timeout and
+/// 5 ms more at most, of which 2 are the host's.
+const WATCH: Duration = Duration::from_millis(3);
+/// While streams wait and no callout will call back, or some have waited for too long and there was no more room in
+/// this callback, the timer calls this often.
 const HASTE: Duration = Duration::from_millis(1);
 
 /// A worker's link to the store.
@@ -28,7 +32,10 @@ pub(super) struct StoreLink {
     pub(super) circuit: Circuit,
     pub(super) batches: Batches,
     pub(super) followers: Followers,
-    tick: Duration,
+    /// How long after its timeout a callout is given up that the host has not ended.
+    grace: Duration,
+    /// Whether streams that have waited for too long are left over for the next callback.
+    is_behind: bool,
 }
 
 impl Active {
@@ -146,7 +153,7 @@ impl Active {
             }
             return;
         }
-        let patience = store.asking.timeout + store.tick;
+        let patience = store.asking.timeout + store.grace;
         let lost = store.batches.lost_before(before(now, patience));
         if let Some(call) = lost {
             self.unheard(call.checks(), false);
@@ -193,6 +200,10 @@ impl Active {
             }
         }
         self.send_due(now);
+        if let Some(store) = &mut self.store {
+            let moment = before(now, store.asking.timeout);
+            store.is_behind = answering.budget == 0 && store.batches.is_late(moment);
+        }
         self.pace();
     }
 
@@ -227,8 +238,8 @@ impl StoreLink {
             circuit: Circuit::new(&store.cluster, store.circuit),
             batches: Batches::default(),
             followers: Followers::default(),
-            // nobody is let go of much later than at the timeout
-            tick: (store.timeout / 4).clamp(Duration::from_millis(10), Duration::from_millis(100)),
+            grace: (store.timeout / 4).clamp(Duration::from_millis(10), Duration::from_millis(100)),
+            is_behind: false,
         })
     }
 
@@ -237,15 +248,16 @@ impl StoreLink {
         self.batches.is_idle() && self.followers.is_empty()
     }
 
-    /// How often the timer is to watch over what is under way, and what leases are due: hastily while streams wait and
-    /// no callout will call back.
+    /// How often the timer is to watch over who waits, what is under way, and what leases are due.
     pub(super) fn period(&self, is_lease_due: bool) -> Option<Duration> {
-        if self.batches.is_stuck() || self.followers.has_freed() {
+        if self.batches.is_stuck() || self.followers.has_freed() || self.is_behind {
             Some(HASTE)
+        } else if self.batches.is_waited_for() || !self.followers.is_empty() {
+            Some(WATCH)
         } else if is_lease_due {
-            Some(self.tick.min(LOOK_EVERY))
+            Some(LOOK_EVERY)
         } else {
-            (!self.is_idle()).then_some(self.tick)
+            (!self.is_idle()).then_some(self.grace)
         }
     }
 }

@@ -7,7 +7,7 @@ use lanekeeper_engine::counter::STORE_BUCKETS;
 use lanekeeper_engine::lease::Lease;
 use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::{Calendar, Unit, Window, Zone};
-use lanekeeper_engine::wire::{Check, CheckAnswer, KeyAnswer, Operation, StoreError, WindowAnswer};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyAnswer, KeySpent, Operation, StoreError, WindowAnswer};
 use redis::{Cmd, Value};
 
 use super::Taken;
@@ -45,6 +45,15 @@ pub(super) static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| {
         include_str!("../../../lua/windows.lua"),
         include_str!("../../../lua/subject.lua"),
         include_str!("../../../lua/give_back.lua")
+    ))
+});
+/// Counts what was spent without asking.
+pub(super) static SPENT: LazyLock<Script> = LazyLock::new(|| {
+    Script::of(concat!(
+        include_str!("../../../lua/buckets.lua"),
+        include_str!("../../../lua/windows.lua"),
+        include_str!("../../../lua/subject.lua"),
+        include_str!("../../../lua/spent.lua")
     ))
 });
 /// Forgets subjects.
@@ -129,6 +138,17 @@ pub(super) fn give_back_command(returns: &[GiveBack<'_>]) -> Cmd {
     command
 }
 
+/// Counts what a report says.
+pub(super) fn spent_command(report: &KeySpent) -> Cmd {
+    let mut command = SPENT.run(std::iter::once(report.key.as_str()));
+    command.arg(report.id).arg(report.slices.len());
+    for slice in &report.slices {
+        command.arg(slice.age_us).arg(slice.tokens);
+    }
+    add_windows(&mut command, &report.windows);
+    command
+}
+
 /// Forgets one key.
 pub(super) fn reset_command(key: &str) -> Cmd {
     let mut command = RESET.run(std::iter::once(key));
@@ -206,7 +226,7 @@ pub(super) fn decode(check: &Check, answer: Value) -> Result<Taken, StoreError> 
     read(check, &mut numbers.into_iter()).unwrap_or(Err(StoreError::Malformed))
 }
 
-/// When `give_back.lua` ran for one key, and how many tokens went back.
+/// When `give_back.lua` ran for one key, and how many tokens went back; or `spent.lua`, and whether the report is new.
 pub(super) fn decode_given(answer: Value) -> Result<(Timestamp, u32), StoreError> {
     let mut numbers = numbers(answer)?.into_iter();
     let mut read = || Some((Timestamp::from_micros(next(&mut numbers)?), next(&mut numbers)?));

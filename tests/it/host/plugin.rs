@@ -12,6 +12,7 @@ mod refusals;
 mod scenarios;
 mod store;
 mod success;
+mod waiting;
 
 use std::time::Duration;
 

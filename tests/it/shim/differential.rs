@@ -14,7 +14,10 @@ use lanekeeper_engine::counter::{Charge, STORE_BUCKETS, SubjectCounters, decide}
 use lanekeeper_engine::lease::{Lease, LeaseAsk};
 use lanekeeper_engine::units::{Timestamp, micros};
 use lanekeeper_engine::window::{Change, MAX_EXACT, MAX_LIMIT, MAX_LOG_LIMIT, MAX_PER, Window, Zone};
-use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, KeyReturn, Operation, Returned};
+use lanekeeper_engine::wire::{
+    Check, CheckAnswer, DecideRequest, KeyCheck, KeyReturn, KeySpent, MAX_SLICES, Operation, Recorded,
+    Returned, Slice,
+};
 use lanekeeper_shim::memory::MemoryStore;
 use lanekeeper_shim::redis::{RedisStore, Taken};
 use lanekeeper_shim::store::Store;
@@ -37,6 +40,9 @@ enum Step {
     /// So many tokens of an earlier charge go back: the last, or so many before it. Few numbers for many returns, so
     /// that some come twice.
     GiveBack { charge: usize, tokens: u32, id: u64 },
+    /// So much was spent without asking, each slice so long before the next and the last so long ago. Few numbers here
+    /// too.
+    Record { key: usize, list: usize, spent: Vec<(u64, u32)>, id: u64 },
 }
 
 /// One key of a check.
@@ -94,7 +100,21 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let pause = (0..4000u64).prop_map(|us| Step::Pause { us });
     let give_back = (0..6usize, prop_oneof![2 => 1..4u32, 1 => any::<u32>()], 1..30u64)
         .prop_map(|(charge, tokens, id)| Step::GiveBack { charge, tokens, id });
-    prop::collection::vec(prop_oneof![1 => pause, 6 => ask, 2 => give_back], 1..40)
+    let gap =
+        prop_oneof![3 => 0..3_000u64, 3 => 0..100_000u64, 1 => 0..20_000_000_000u64, 1 => 0..MAX_EXACT / 16];
+    let record = records(gap.boxed(), 0..KEYS, prop_oneof![4 => 0..4u32, 1 => any::<u32>()].boxed(), 30..50);
+    prop::collection::vec(prop_oneof![1 => pause, 6 => ask, 2 => give_back, 2 => record], 1..40)
+}
+
+/// Reports of `keys` in slices that are so far apart and hold so many tokens, under such numbers.
+fn records(
+    gap: BoxedStrategy<u64>,
+    keys: std::ops::Range<usize>,
+    tokens: BoxedStrategy<u32>,
+    ids: std::ops::Range<u64>,
+) -> impl Strategy<Value = Step> {
+    let spent = prop::collection::vec((gap, tokens), 1..=MAX_SLICES);
+    (keys, 0..2usize, spent, ids).prop_map(|(key, list, spent, id)| Step::Record { key, list, spent, id })
 }
 
 /// One subject asked so often, and with dates so far apart, that it holds many buckets and they are read again.
@@ -117,7 +137,11 @@ fn long_steps() -> impl Strategy<Value = Vec<Step>> {
         tokens,
         id,
     });
-    prop::collection::vec(prop_oneof![1 => pause, 4 => ask, 2 => give_back], 300)
+    // far enough back that they come before buckets and entries that are there, and not so many that nothing is left
+    let gap = prop_oneof![0..5_000u64, 0..60_000u64].boxed();
+    let record = records(gap, 0..1, (0..2u32).boxed(), 0..u64::MAX);
+    let steps = prop_oneof![30 => pause, 120 => ask, 60 => give_back, 4 => record];
+    prop::collection::vec(steps, 300)
 }
 
 fn long_windows() -> impl Strategy<Value = Vec<Window>> {
@@ -129,6 +153,7 @@ fn long_windows() -> impl Strategy<Value = Vec<Window>> {
         sliding(MAX_LIMIT, ms(900)),
         counter(1000, ms(10)),
         fixed(1000, ms(3), 0),
+        log(200, ms(60)),
     ];
     subsequence(all, 1..=3).prop_shuffle()
 }
@@ -253,6 +278,13 @@ impl Side {
         given[0].expect("redis gives back")
     }
 
+    fn record(&self, report: &KeySpent) -> (Timestamp, bool) {
+        let message = DecideRequest { spent: vec![report.clone()], ..DecideRequest::new(0, Vec::new()) };
+        message.validate().expect("a report is as a filter makes it");
+        let recorded = self.runtime.block_on(self.store.record_with_time(&message.spent));
+        recorded[0].expect("redis records")
+    }
+
     /// How many leases the cases met, and from which life to which, in ms.
     fn leased(&self) -> (usize, RangeInclusive<u32>) {
         let leased = self.leased.lock().unwrap();
@@ -300,6 +332,25 @@ impl Side {
                     let (now, given) = self.give_back(&back);
                     prop_assert_eq!(given, model.give_back(&back, now), "at {:?}: {:?}", now, back);
                 }
+                Step::Record { key, list, spent, id } => {
+                    let windows = windows(*key, *list);
+                    let most = windows.iter().map(Window::capacity).max().unwrap();
+                    let mut age_us = 0;
+                    let slice = |(gap, tokens): &(u64, u32)| {
+                        age_us += gap;
+                        Slice { age_us, tokens: 1 + tokens % most }
+                    };
+                    let mut slices: Vec<Slice> = spent.iter().map(slice).collect();
+                    slices.reverse();
+                    let key = format!("case{case}:{{{key}}}");
+                    let report = KeySpent { key, shards: 1, id: *id, slices, windows: windows.into() };
+                    let (now, is_new) = self.record(&report);
+                    let expected = model.record(&report, now);
+                    prop_assert!(
+                        expected.is_none_or(|expected| expected == is_new),
+                        "at {now:?}: {report:?}"
+                    );
+                }
             }
         }
         Ok(())
@@ -336,6 +387,8 @@ fn leases_of(answer: &CheckAnswer) -> Vec<Lease> {
 trait Model {
     fn decide(&mut self, check: &Check, now: Timestamp, spend_within: Duration) -> CheckAnswer;
     fn give_back(&mut self, back: &KeyReturn, now: Timestamp) -> u32;
+    /// Whether the report is new, if it tells.
+    fn record(&mut self, report: &KeySpent, now: Timestamp) -> Option<bool>;
 }
 
 /// The engine's counters, by their keys.
@@ -362,6 +415,11 @@ impl Model for Engine {
         counters.settle(&back.windows, STORE_BUCKETS, now);
         let dated = Timestamp::from_micros(back.dated_us);
         counters.give_back(&back.windows, STORE_BUCKETS, back.tokens, dated, Some(back.id))
+    }
+
+    fn record(&mut self, report: &KeySpent, now: Timestamp) -> Option<bool> {
+        let counters = self.0.entry(report.key.clone()).or_default();
+        Some(counters.record(&report.windows, STORE_BUCKETS, &report.slices, report.id, now))
     }
 }
 
@@ -393,6 +451,13 @@ impl Model for Embedded {
             Returned::Tokens(tokens) => tokens,
             Returned::Failed(error) => panic!("{error}"),
         }
+    }
+
+    fn record(&mut self, report: &KeySpent, now: Timestamp) -> Option<bool> {
+        self.clock.store(now.as_micros(), Ordering::Relaxed);
+        let recorded = self.runtime.block_on(self.store.record(std::slice::from_ref(report)));
+        assert_eq!(recorded, [Recorded::Recorded]);
+        None
     }
 }
 

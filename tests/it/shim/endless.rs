@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, Returned, StoreError};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, KeySpent, Recorded, Returned, StoreError};
 use lanekeeper_shim::store::{Answering, NotReady, Store};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -41,6 +41,10 @@ impl Store for Endless {
             let _work = Work(self);
             std::future::pending().await
         })
+    }
+
+    fn record<'a>(&'a self, _: &'a [KeySpent]) -> Answering<'a, Vec<Recorded>> {
+        unreachable!("nothing is told here")
     }
 
     fn give_back<'a>(&'a self, _: &'a [KeyReturn]) -> Answering<'a, Vec<Returned>> {

@@ -267,6 +267,7 @@ async fn does_not_take_the_place_of_a_file_that_is_no_socket() {
 fn reads_where_to_listen() {
     let read = |text: &str| text.parse::<Address>().map(|address| address.to_string());
     assert_eq!(read("127.0.0.1:7400").unwrap(), "http://127.0.0.1:7400");
+    assert_eq!(read("systemd").unwrap(), "systemd");
     assert_eq!(read("[::1]:0").unwrap(), "http://[::1]:0");
     assert_eq!(read("unix:/run/shim.sock").unwrap(), "unix:/run/shim.sock");
     for wrong in ["", "7400", "localhost", "127.0.0.1", "unix:"] {

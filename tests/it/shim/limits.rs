@@ -9,7 +9,7 @@ use lanekeeper_engine::headers::Headers;
 use lanekeeper_engine::policy::{LimitVerdict, Policy};
 use lanekeeper_engine::request::{Facts, Request};
 use lanekeeper_engine::units::Timestamp;
-use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, Returned, StoreError};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, KeySpent, Recorded, Returned, StoreError};
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::memory::MemoryStore;
 use lanekeeper_shim::policy::PolicyFile;
@@ -65,6 +65,10 @@ impl Store for Broken {
     fn decide<'a>(&'a self, checks: &'a [Check], _: Duration) -> Answering<'a, Vec<CheckAnswer>> {
         let failed = CheckAnswer::Failed { error: StoreError::Timeout };
         Box::pin(std::future::ready(vec![failed; checks.len()]))
+    }
+
+    fn record<'a>(&'a self, reports: &'a [KeySpent]) -> Answering<'a, Vec<Recorded>> {
+        Box::pin(std::future::ready(vec![Recorded::Failed(StoreError::Timeout); reports.len()]))
     }
 
     fn give_back<'a>(&'a self, returns: &'a [KeyReturn]) -> Answering<'a, Vec<Returned>> {

@@ -208,13 +208,16 @@ async fn fits_real_answers_of_every_kind_that_it_names() {
     let breakers = r#"{"name": "a", "state": "closed", "generation": 0},
         {"name": "b", "state": "open", "generation": 18446744073709551615, "for_ms": 0},
         {"name": "c.c", "state": "half_open", "generation": 2, "for_ms": 9007199254740992}"#;
-    for (returns, breakers, checks) in [
-        ("", "", format!("{check}, {check}, {leased}")),
-        (back.as_str(), "", String::new()),
-        ("", breakers, String::new()),
+    let slices = r#"[{"age_us": 9007199254740992, "tokens": 1}, {"age_us": 0, "tokens": 1}]"#;
+    let spent = format!(r#"{{"key": "{{k}}", "id": 1, "slices": {slices}, "windows": {windows}}}"#);
+    for (spent, returns, breakers, checks) in [
+        ("", "", "", format!("{check}, {check}, {leased}")),
+        (spent.as_str(), "", "", String::new()),
+        ("", back.as_str(), "", String::new()),
+        ("", "", breakers, String::new()),
     ] {
         let batch = r#"{"version": 1, "spend_within_ms": 0, "node": 1, "#;
-        let beside = format!(r#""returns": [{returns}], "breakers": [{breakers}]"#);
+        let beside = format!(r#""spent": [{spent}], "returns": [{returns}], "breakers": [{breakers}]"#);
         let batch = format!(r#"{batch}{beside}, "checks": [{checks}]}}"#);
         let asked: Value = serde_json::from_str(&batch).unwrap();
         let schema = json!({"$ref": "#/components/schemas/DecideRequest"});

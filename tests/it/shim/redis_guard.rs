@@ -58,7 +58,7 @@ async fn after_five_late_answers_nobody_waits_for_a_server_that_hangs() {
     let left = left(&until_allowed(&shim, "k").await)[0][0];
     assert!(left >= LIMIT - 1 - 5 - 1, "{left} left: it was asked while nobody should have");
     shim.until_ready().await;
-    assert_eq!(answer(&shim, "other").await.1, false);
+    assert!(!answer(&shim, "other").await.1);
 }
 
 #[tokio::test]

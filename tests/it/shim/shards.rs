@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use lanekeeper_engine::units::Timestamp;
 use lanekeeper_engine::window::Window;
-use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, KeyReturn, Returned, StoreError};
+use lanekeeper_engine::wire::{
+    Check, CheckAnswer, KeyCheck, KeyReturn, KeySpent, Recorded, Returned, StoreError,
+};
 use lanekeeper_shim::memory::MemoryStore;
 use lanekeeper_shim::shards::Sharded;
 use lanekeeper_shim::store::{Answering, NotReady, Store};
@@ -60,6 +62,10 @@ impl Store for Watched {
     fn decide<'a>(&'a self, checks: &'a [Check], spend_within: Duration) -> Answering<'a, Vec<CheckAnswer>> {
         self.asked.fetch_add(checks.len(), Ordering::Relaxed);
         self.store.decide(checks, spend_within)
+    }
+
+    fn record<'a>(&'a self, reports: &'a [KeySpent]) -> Answering<'a, Vec<Recorded>> {
+        self.store.record(reports)
     }
 
     fn give_back<'a>(&'a self, returns: &'a [KeyReturn]) -> Answering<'a, Vec<Returned>> {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, Returned, StoreError};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyReturn, KeySpent, Recorded, Returned, StoreError};
 use lanekeeper_shim::app::App;
-use lanekeeper_shim::listen::GRACE;
+use lanekeeper_shim::listen::{GRACE, Manner};
 use lanekeeper_shim::store::{Answering, NotReady, Store};
 use reqwest::{Client, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -42,6 +42,10 @@ impl Store for Gate {
         })
     }
 
+    fn record<'a>(&'a self, _: &'a [KeySpent]) -> Answering<'a, Vec<Recorded>> {
+        unreachable!("nothing is told here")
+    }
+
     fn give_back<'a>(&'a self, _: &'a [KeyReturn]) -> Answering<'a, Vec<Returned>> {
         unreachable!("nothing is given back here")
     }
@@ -62,7 +66,8 @@ fn body() -> Vec<u8> {
 #[tokio::test]
 async fn answers_everything_in_flight_and_accepts_nothing_more() {
     let gate = Gate::new();
-    let shim = Shim::start(App::new(gate.clone())).await;
+    let at_once = Manner { drain: Duration::ZERO, ..Manner::default() };
+    let shim = Shim::start_as(App::new(gate.clone()), at_once).await;
     let (url, address) = (format!("{}/v1/decide", shim.url), shim.url["http://".len()..].to_string());
     let mut callers = JoinSet::new();
     let http2 = Client::builder().http2_prior_knowledge().build().unwrap();

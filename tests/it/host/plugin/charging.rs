@@ -18,7 +18,13 @@ fn failures() -> [(&'static str, Answer); 5] {
         ("not JSON", Answer::response(200, [(SHIM_HEADER, "1")], "no")),
         (
             "not decided",
-            ours(DecideResponse { version: VERSION, nodes: None, away: false, answers: vec![failed] }),
+            ours(DecideResponse {
+                version: VERSION,
+                nodes: None,
+                away: false,
+                spent: Vec::new(),
+                answers: vec![failed],
+            }),
         ),
     ]
 }

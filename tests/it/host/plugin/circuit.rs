@@ -175,7 +175,7 @@ fn failing(callout: &Callout, away: bool) -> DecideResponse {
     let question: DecideRequest = serde_json::from_slice(&callout.body).unwrap();
     let failed = CheckAnswer::Failed { error: StoreError::Unreachable };
     let answers = question.checks.iter().map(|_| failed.clone()).collect();
-    DecideResponse { version: VERSION, nodes: None, away, answers }
+    DecideResponse { version: VERSION, nodes: None, away, spent: Vec::new(), answers }
 }
 
 #[test]

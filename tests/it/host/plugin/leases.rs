@@ -226,7 +226,13 @@ fn a_question_that_fails_fails_all_who_follow_it_at_once() {
         ("not JSON", Answer::response(200, [(SHIM_HEADER, "1")], "no")),
         (
             "not decided",
-            ours(DecideResponse { version: VERSION, nodes: None, away: false, answers: vec![failed] }),
+            ours(DecideResponse {
+                version: VERSION,
+                nodes: None,
+                away: false,
+                spent: Vec::new(),
+                answers: vec![failed],
+            }),
         ),
     ];
     for (name, end) in ends {

@@ -1,0 +1,50 @@
+//! A part of the cases, for a few seconds each, in every test run. Others run beside them, so the store is waited for longer,
+//! and how fast anything was says nothing.
+
+use super::*;
+
+const SIZE: Size = Size { timeout: Duration::from_millis(200), ..Size::of(500, 1500, 2500) };
+
+fn outcome(name: &str) -> Outcome {
+    let fault = FAULTS.iter().find(|fault| fault.name == name).unwrap();
+    let outcome = run(fault, &SIZE).unwrap();
+    assert_eq!(outcome.broken_promises(), Vec::<String>::new());
+    let account = &outcome.account;
+    assert!(account.count(|request| request.status() == Some(429)) > 20, "nobody was limited");
+    assert_eq!(account.refused_below_limit(), 0);
+    assert_eq!(account.fallback_after().is_some(), fault.is_outage);
+    assert!(account.back_after().is_some(), "the store never decided again");
+    outcome
+}
+
+#[test]
+fn a_redis_that_is_killed_under_load_costs_nobody_an_answer() {
+    outcome("redis_stopped");
+}
+
+#[test]
+fn a_redis_that_hangs_under_load_is_waited_for_a_while_and_then_no_more() {
+    let account = outcome("redis_paused").account;
+    assert!(account.waited_in_vain() > 0 && account.calls_in_vain() > 0);
+}
+
+#[test]
+fn a_cut_between_envoy_and_the_shim_under_load_costs_nobody_an_answer() {
+    outcome("cut_envoy_shim");
+}
+
+#[test]
+fn a_shim_that_is_killed_under_load_costs_nobody_an_answer() {
+    outcome("shim_killed");
+}
+
+#[test]
+fn a_full_disk_for_the_logs_costs_nobody_an_answer_either() {
+    outcome("log_disk_full");
+}
+
+#[test]
+fn each_fault_has_a_name_of_its_own() {
+    let names: std::collections::BTreeSet<&str> = FAULTS.iter().map(|fault| fault.name).collect();
+    assert_eq!(names.len(), FAULTS.len());
+}

@@ -1,0 +1,185 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::units::micros;
+use crate::window::{Algorithm, Window};
+use crate::wire::{DecideRequest, MAX_SLICES, StoreError};
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn key(name: &str) -> KeyCheck {
+    KeyCheck::take(name, 1, [Window::new(100, MINUTE, Algorithm::SlidingWindow).unwrap()])
+}
+
+fn at(ms: u64) -> Timestamp {
+    Timestamp::from_micros(ms * 1000)
+}
+
+fn outage() -> Outage {
+    Outage::new((1, 2), 3)
+}
+
+/// What is told at a moment, of nobody in particular.
+fn told(outage: &mut Outage, ms: u64) -> Vec<KeySpent> {
+    outage.take_due([], at(ms))
+}
+
+/// Ages in milliseconds, and tokens.
+fn slices(report: &KeySpent) -> Vec<(u64, u32)> {
+    report.slices.iter().map(|slice| (slice.age_us / 1000, slice.tokens)).collect()
+}
+
+#[test]
+fn tells_what_was_admitted_and_how_long_ago() {
+    let mut outage = outage();
+    outage.note(&key("a"), 1, at(1_000));
+    outage.note(&key("a"), 2, at(3_000));
+    outage.note(&key("b"), 0, at(3_000));
+    let reports = told(&mut outage, 5_000);
+    assert_eq!(reports.len(), 1, "nothing was admitted to b");
+    assert_eq!((reports[0].key.as_str(), slices(&reports[0])), ("a", vec![(4_000, 1), (2_000, 2)]));
+    assert!(told(&mut outage, 9_000).is_empty(), "it is under way");
+    outage.heard(&reports, &[Recorded::Recorded], at(9_000));
+    assert!(outage.is_empty());
+    assert_eq!(outage.next_due(), None);
+}
+
+#[test]
+fn what_was_not_answered_is_told_again_as_it_was_under_its_number() {
+    let mut outage = outage();
+    outage.note(&key("a"), 1, at(0));
+    let first = told(&mut outage, 10);
+    outage.note(&key("a"), 5, at(20));
+    outage.unheard(&first, at(30));
+    assert!(told(&mut outage, 1_029).is_empty(), "not at once");
+    assert_eq!(outage.next_due(), Some(at(1_030)));
+    let again = told(&mut outage, 1_030);
+    assert_eq!((again[0].id, slices(&again[0])), (first[0].id, vec![(1_030, 1)]));
+    outage.heard(&again, &[Recorded::Failed(StoreError::Timeout)], at(1_040));
+    let again = told(&mut outage, 2_040);
+    assert_eq!(again[0].id, first[0].id);
+    outage.heard(&again, &[Recorded::Recorded], at(2_050));
+    let next = told(&mut outage, 2_050);
+    assert_eq!(slices(&next[0]), [(2_030, 5)], "what came meanwhile");
+    assert_ne!(next[0].id, first[0].id);
+    outage.heard(&next, &[Recorded::Recorded], at(2_060));
+    assert!(outage.is_empty());
+}
+
+#[test]
+fn an_answer_that_comes_twice_or_for_nobody_changes_nothing() {
+    let mut outage = outage();
+    outage.note(&key("a"), 1, at(0));
+    let first = told(&mut outage, 0);
+    outage.heard(&first, &[Recorded::Recorded], at(1));
+    outage.note(&key("a"), 2, at(2));
+    outage.heard(&first, &[Recorded::Recorded], at(3));
+    assert_eq!(slices(&told(&mut outage, 4)[0]), [(2, 2)]);
+    outage.heard(&first, &[Recorded::Recorded], at(5));
+    assert_eq!(outage.len(), 1, "another report is under way");
+}
+
+#[test]
+fn the_keys_of_a_callout_are_told_first_and_no_more_than_it_takes() {
+    let mut outage = outage();
+    for number in 0..200 {
+        outage.note(&key(&format!("k{number}")), 1, at(0));
+    }
+    let asked = [key("k150"), key("unknown"), key("k150"), key("k199")];
+    let first = outage.take_due(&asked, at(1));
+    assert_eq!(first.len(), MAX_REPORTS);
+    assert_eq!([first[0].key.as_str(), first[1].key.as_str()], ["k150", "k199"]);
+    let mut names: Vec<String> = first.into_iter().map(|report| report.key).collect();
+    for _ in 0..3 {
+        names.extend(told(&mut outage, 1).into_iter().map(|report| report.key));
+    }
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 200);
+}
+
+#[test]
+fn what_has_left_its_windows_is_not_told() {
+    let mut outage = outage();
+    outage.note(&key("a"), 1, at(0));
+    outage.note(&key("b"), 1, at(0));
+    outage.note(&key("b"), 1, at(1));
+    let reports = told(&mut outage, 60_000);
+    assert_eq!((reports.len(), slices(&reports[0])), (1, vec![(59_999, 1)]));
+    assert_eq!(outage.len(), 1);
+}
+
+#[test]
+fn the_subject_that_was_admitted_longest_ago_makes_way_and_is_counted() {
+    let mut outage = outage();
+    for number in 0..MOST {
+        outage.note(&key(&format!("k{number}")), 1, at(0));
+    }
+    outage.note(&key("k0"), 1, at(1));
+    assert_eq!((outage.len(), outage.take_dropped()), (MOST, 0));
+    outage.note(&key("one more"), 1, at(2));
+    assert_eq!((outage.len(), outage.take_dropped(), outage.take_dropped()), (MOST, 1, 0));
+    let reports = outage.take_due(&[key("k1"), key("k0")], at(3));
+    assert_eq!(reports[0].key, "k0", "k1 made way");
+}
+
+#[test]
+fn two_workers_never_number_their_reports_alike() {
+    let id = |worker| {
+        let mut outage = Outage::new((1, 2), worker);
+        outage.note(&key("a"), 1, at(0));
+        told(&mut outage, 0)[0].id
+    };
+    assert_ne!(id(1), id(2));
+}
+
+#[test]
+fn slices_are_finest_where_the_shortest_window_looks() {
+    let windows = [
+        Window::new(1000, Duration::from_secs(1), Algorithm::SlidingWindow).unwrap(),
+        Window::new(1_000_000, MINUTE * 60, Algorithm::SlidingWindow).unwrap(),
+    ];
+    let mut outage = outage();
+    let key = KeyCheck::take("a", 1, windows);
+    for ms in 0..600_000 {
+        outage.note(&key, 1, at(ms));
+    }
+    let ages: Vec<u64> = slices(&told(&mut outage, 600_000)[0]).into_iter().map(|(age, _)| age).collect();
+    assert_eq!(ages.len(), MAX_SLICES);
+    // to each, how much of what lies between it and the end of the shortest window, and how far it is off
+    let off = ages.windows(2).map(|pair| (pair[0] - pair[1]) as f64 / (pair[0] + 1000) as f64);
+    assert!(off.fold(0.0, f64::max) < 0.5, "{ages:?}");
+    assert!(ages.iter().filter(|age| **age < 1000).count() >= 2, "{ages:?}");
+}
+
+proptest! {
+    #[test]
+    fn slices_lose_nothing_and_never_make_anything_older_than_it_is(
+        gaps in prop::collection::vec((prop_oneof![0..3u64, 0..500u64, 0..20_000u64], 1..3u32), 1..150),
+    ) {
+        let window = Window::new(1000, MINUTE * 60, Algorithm::SlidingWindow).unwrap();
+        let (key, mut outage, mut now) = (KeyCheck::take("a", 1, [window]), outage(), 0);
+        let mut noted = Vec::new();
+        for (gap, tokens) in gaps {
+            now += gap;
+            outage.note(&key, tokens, at(now));
+            noted.push((at(now), tokens));
+        }
+        let reports = outage.take_due([], at(now + 7));
+        let message = DecideRequest { spent: reports.clone(), ..DecideRequest::new(0, Vec::new()) };
+        prop_assert_eq!(message.validate(), Ok(()));
+        let slices = &reports[0].slices;
+        prop_assert!(slices.len() <= MAX_SLICES);
+        let total: u32 = slices.iter().map(|slice| slice.tokens).sum();
+        prop_assert_eq!(total, noted.iter().map(|(_, tokens)| tokens).sum::<u32>());
+        // as much at least is younger than any age as truly was
+        for (moment, _) in &noted {
+            let age = micros(at(now + 7).since(*moment));
+            let truly: u32 = noted.iter().filter(|(when, _)| when >= moment).map(|(_, tokens)| tokens).sum();
+            let said: u32 = slices.iter().filter(|slice| slice.age_us <= age).map(|slice| slice.tokens).sum();
+            prop_assert!(said >= truly, "{} of {} within {}", said, truly, age);
+        }
+    }
+}
