@@ -149,4 +149,15 @@ mod tests {
             "{measured:?}"
         );
     }
+    #[test]
+    fn memory_that_grows_is_said() {
+        let of = |slope| {
+            let seen = Seen { begun: 1_000_000, ..Seen::default() };
+            Endurance { seen, may_grow: 64.0, memory_kib: 6_000.0, slope, took: Duration::from_secs(1) }
+        };
+        assert_eq!(of(64.0).broken_promise(), None);
+        let says = "memory grows by 65 KiB with a million requests, and 64 are allowed";
+        assert_eq!(of(65.0).broken_promise().as_deref(), Some(says));
+        assert!(of(f64::NAN).broken_promise().is_some());
+    }
 }

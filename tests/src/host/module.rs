@@ -62,7 +62,9 @@ impl Plugin {
 
     fn compile(path: &Path, metered: bool) -> wasmtime::Result<Self> {
         let mut config = Config::new();
-        config.consume_fuel(metered).cranelift_opt_level(OptLevel::None);
+        // tests run few requests, and wait for the compiler longest; an optimized host is there for millions of them
+        let level = if cfg!(debug_assertions) { OptLevel::None } else { OptLevel::Speed };
+        config.consume_fuel(metered).cranelift_opt_level(level);
         let engine = Engine::new(&config)?;
         let module = Module::from_file(&engine, path)?;
         let instances = abi::linker(&engine)?.instantiate_pre(&module)?;
