@@ -50,6 +50,8 @@ enum Event {
     Call(CallEnd),
     Renewals,
     ReturnedTokens,
+    ReportedTokens,
+    UnreportedSubjects,
     TurnedAway { lane: usize, breaker: usize, why: Why, is_enforced: bool },
     Transition { lane: usize, breaker: usize, to: State },
     Turn { to: Phase },
@@ -115,6 +117,19 @@ impl Metrics {
         let returned = returns.fold(0, |sum: u32, returned| sum.saturating_add(returned.tokens));
         let name = || Some("lanekeeper.lease_returned_tokens_total".to_owned());
         self.add(Event::ReturnedTokens, returned, name);
+    }
+
+    /// The store counts so many tokens more that were admitted in its place.
+    pub(crate) fn outage_reported(&mut self, tokens: u32) {
+        self.add(Event::ReportedTokens, tokens, || {
+            Some("lanekeeper.outage_reported_tokens_total".to_owned())
+        });
+    }
+
+    /// The store will not hear what so many subjects were admitted in its place: there were too many.
+    pub(crate) fn outage_dropped(&mut self, subjects: u32) {
+        let name = || Some("lanekeeper.outage_unreported_subjects_total".to_owned());
+        self.add(Event::UnreportedSubjects, subjects, name);
     }
 
     /// A breaker has turned a call away, or would have.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use lanekeeper_engine::breaker::{Breakers, Reports};
 use lanekeeper_engine::ledger::{Counted, Ledger};
 use lanekeeper_engine::local::LocalCounters;
+use lanekeeper_engine::outage::Outage;
 use lanekeeper_engine::policy::Policy;
 use lanekeeper_engine::refusals::Refusals;
 use lanekeeper_engine::request::{Request, Step};
@@ -24,6 +25,7 @@ mod breakers;
 mod charges;
 mod circuit;
 mod leases;
+mod outage;
 mod store;
 mod timer;
 
@@ -63,6 +65,8 @@ pub(crate) struct Active {
     ledger: Option<Ledger>,
     /// What the store refused and need not be asked again.
     refusals: Refusals,
+    /// What was admitted in the store's place, and it has not been told. None where it is not to be.
+    outage: Option<Outage>,
     /// How many nodes there are, as the store said last.
     nodes: NonZeroU32,
 }
@@ -95,6 +99,8 @@ impl Root {
         let subjects = counters.secret_of_store(cluster.unwrap_or_default());
         // what is charged in advance goes back under numbers that no other worker draws; without chance nothing is
         let ledger = drift.and_then(|drift| Some(Ledger::new(subjects, getrandom::u64().ok()?, drift)));
+        // without chance two workers' reports would be taken for one
+        let outage = policy.store.as_ref().and_then(|_| Some(Outage::new(subjects, getrandom::u64().ok()?)));
         for warning in &policy.warnings {
             host::log(Level::Warn, &format!("lanekeeper: {warning}"));
         }
@@ -112,6 +118,7 @@ impl Root {
             store,
             ledger,
             refusals: Refusals::new(subjects),
+            outage,
             nodes: NonZeroU32::MIN,
         };
         if let Some(mut before) = self.active.take() {
@@ -203,6 +210,9 @@ impl Active {
             ledger.take_over(held, Counted::by(&self.policy));
         }
         mem::swap(&mut self.refusals, &mut before.refusals);
+        if let (Some(outage), Some(untold)) = (&mut self.outage, &mut before.outage) {
+            outage.take_over(untold, host::now());
+        }
         self.nodes = before.nodes;
         self.pace();
     }
@@ -219,9 +229,11 @@ impl Active {
 
     /// Decides by this node's counters: in the store's place against its share of the limits, and against all of
     /// them where there is no store.
-    fn decide_here(&self, check: &Check, now: Timestamp) -> CheckAnswer {
+    fn decide_here(&mut self, check: &Check, now: Timestamp) -> CheckAnswer {
         let nodes = if self.store.is_some() { self.nodes } else { NonZeroU32::MIN };
-        self.counters.decide(&COUNTERS, check, nodes, now)
+        let answer = self.counters.decide(&COUNTERS, check, nodes, now);
+        self.note_admitted(check, &answer, now);
+        answer
     }
 }
 

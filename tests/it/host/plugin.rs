@@ -7,6 +7,7 @@ mod circuit;
 mod counters;
 mod leases;
 mod life;
+mod outage;
 mod promise;
 mod refusals;
 mod reload;
