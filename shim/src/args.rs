@@ -29,8 +29,8 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
     pub listen: Address,
 
-    /// Listens beside another shim of the same user that has this address, once the store answers; stop that one
-    /// (SIGTERM) when this one says `listening on`
+    /// Listens beside another shim of the same user that has this address, if there is one, and only once the store
+    /// answers; stop the other one (SIGTERM) when this one says `listening on`
     ///
     /// Without it an address that is taken is an error. With `memory` the new one counts from zero.
     #[arg(long)]

@@ -27,6 +27,8 @@ const SLOTS: u16 = 16_384;
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// The least time between two such questions, however many callers are sent elsewhere.
 const ASK_AFTER: Duration = Duration::from_millis(50);
+/// The same while a node is away, which may last: far within the two seconds in which its replica is to be found.
+const ASK_AWAY_AFTER: Duration = Duration::from_millis(200);
 
 /// A cluster's nodes.
 pub(super) struct Cluster {
@@ -145,7 +147,8 @@ impl Board {
             } else {
                 self.adopt_none();
             }
-            sleep(ASK_AFTER).await;
+            let misses_one = self.links().values().any(|link| link.is_away());
+            sleep(if misses_one { ASK_AWAY_AFTER } else { ASK_AFTER }).await;
             // Asked early or late, it is asked.
             let _ = timeout(ASK_EVERY, self.stale.notified()).await;
         }

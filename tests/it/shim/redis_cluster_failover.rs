@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use lanekeeper_engine::wire::{Check, CheckAnswer, StoreError};
 use lanekeeper_shim::redis::{Options, RedisStore};
 use lanekeeper_shim::store::Store;
+use lanekeeper_tests::redis::Redis;
 use lanekeeper_tests::redis::cluster::Cluster;
 use tokio::task::JoinSet;
 
@@ -69,13 +70,23 @@ async fn until_promoted(cluster: &Cluster) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_that_is_killed_fails_its_own_keys_alone_until_its_replica_takes_over() {
+    fails_over("killed", Redis::kill).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_hangs_holds_up_a_few_questions_of_its_own_keys_until_its_replica_takes_over() {
+    fails_over("hung", |master| master.freeze().unwrap()).await;
+}
+
+/// Takes one of three masters away while callers ask for keys of all, and holds all answers to what is promised.
+async fn fails_over(what: &str, take_away: fn(&mut Redis)) {
     let mut cluster = Cluster::start_replicated().unwrap();
     let store = Arc::new(RedisStore::open(&cluster.url(), TIMEOUT).unwrap());
     until_ready(store.as_ref()).await;
     let callers = Callers::of(&store);
     tokio::time::sleep(TIMEOUT).await;
     let killed = Instant::now();
-    cluster.nodes[KILLED].redis.kill();
+    take_away(&mut cluster.nodes[KILLED].redis);
     until_promoted(&cluster).await;
     let promoted = Instant::now();
     while !is_allowed(&store).await {
@@ -88,17 +99,17 @@ async fn a_master_that_is_killed_fails_its_own_keys_alone_until_its_replica_take
     let longest = asked.iter().map(|asked| asked.answered - asked.at).max().unwrap();
     let failed = asked.iter().filter(|asked| !asked.is_allowed).count();
     println!(
-        "promoted {:?} after the kill, back {back:?} after that; {failed} of {} questions failed, the longest took {longest:?}",
+        "{what}: promoted after {:?}, back {back:?} after that; {failed} of {} questions failed, the longest took {longest:?}",
         promoted - killed,
         asked.len(),
     );
-    assert!(back < 2 * SECOND, "{back:?}");
-    assert!(longest < TIMEOUT + TIMEOUT / 2, "{longest:?}");
+    assert!(back < 2 * SECOND, "{what}: {back:?}");
+    assert!(longest < TIMEOUT + TIMEOUT / 2, "{what}: {longest:?}");
     for asked in asked {
         if asked.key != KILLED {
-            assert!(asked.is_allowed, "{}, {:?} after the kill", KEYS[asked.key], asked.answered - killed);
+            assert!(asked.is_allowed, "{what}: {}, after {:?}", KEYS[asked.key], asked.answered - killed);
         } else if asked.at > promoted + back || asked.answered < killed {
-            assert!(asked.is_allowed, "{:?} after the promotion", asked.at - promoted);
+            assert!(asked.is_allowed, "{what}: {:?} after the promotion", asked.at - promoted);
         }
     }
 }
