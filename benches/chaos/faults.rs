@@ -139,11 +139,8 @@ pub const FAULTS: [Fault; 22] = [
     nuisance(
         Kind::Plain,
         "shim_restarted",
-        "the shim is asked to end, and started again",
-        |site| {
-            site.shim.stop()?;
-            site.shim.start_again()
-        },
+        "another shim takes over from the one that runs",
+        |site| site.shim.replace(),
         leave,
     ),
     outage("shim_garbage", "the shim's answers are nonsense", |site| to_shim(site, Weather::Garbled), clear),
