@@ -6,7 +6,8 @@
 //!
 //! What is measured is how long the VMs' linear memories are. They are never shortened, so what a request leaves behind
 //! shows sooner or later. The first tenth fills what is bounded: the subjects that a worker knows, what it remembers of
-//! refusals, the allocator's free blocks. From then on memory may not grow.
+//! refusals, what it admitted while the store was away, the allocator's free blocks. It begins with an outage longer than
+//! any that chance brings later. From then on memory may not grow.
 
 mod policy;
 mod traffic;
@@ -25,6 +26,8 @@ use crate::trend::Trend;
 const LOOKS: u64 = 100;
 /// Those that come before the first one that counts: a tenth.
 const WARM_UP: u64 = 10;
+/// Those before which the store is away.
+const OUTAGE: u64 = 3;
 const REQUESTS_PER_POLICY: u64 = 10_000;
 
 /// How much is asked.
@@ -76,7 +79,7 @@ fn run(size: &Size, seed: u64, step: &dyn Fn()) -> Result<Endurance> {
     let mut memory = Trend::default();
     for look in 1..=LOOKS {
         while traffic.seen.begun < size.requests * look / LOOKS {
-            traffic.step()?;
+            traffic.step(look < OUTAGE)?;
             if traffic.seen.begun / REQUESTS_PER_POLICY > traffic.seen.reloads {
                 traffic.reload()?;
             }

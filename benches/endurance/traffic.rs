@@ -54,8 +54,8 @@ impl Traffic {
         Self { host, seen: Seen::default(), users, chance, weather, under_way: Vec::new() }
     }
 
-    /// A request begins, or something becomes of one.
-    pub(super) fn step(&mut self) -> Result<()> {
+    /// A request begins, or something becomes of one; in an outage the store is away, else it is as chance has it.
+    pub(super) fn step(&mut self, is_outage: bool) -> Result<()> {
         if self.chance.random_range(0..CROWD) >= self.under_way.len() {
             self.begin();
         } else {
@@ -64,7 +64,9 @@ impl Traffic {
         if self.chance.random_ratio(1, 4) {
             self.host.advance(Duration::from_micros(self.chance.random_range(0..1_000)));
         }
-        if self.chance.random_ratio(1, 3_000) {
+        if is_outage {
+            self.weather.set(Weather::Refused);
+        } else if self.chance.random_ratio(1, 3_000) {
             self.weather.set(Weather::next(&mut self.chance));
         }
         if self.chance.random_ratio(1, 500) {
