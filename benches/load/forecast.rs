@@ -1,4 +1,4 @@
-//! What ten machines would ask of the store, each with the load of this one: simulated.
+//! What ten machines would ask of the store, each with the load of this one and the same users: simulated.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const WORKERS: u32 = 4;
 /// A longer load is no other.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// The simulation: ten times the users and ten times the requests, and each user's come to all machines.
+/// The simulation: the same users send ten times as many requests, and each user's come to all machines.
 pub fn scenario(size: &Size) -> Result<Scenario, WindowError> {
     let lasts = size.lasts.min(LONGEST);
     let all = f64::from(MACHINES) * size.per_sec;
@@ -27,7 +27,7 @@ pub fn scenario(size: &Size) -> Result<Scenario, WindowError> {
             let phase =
                 |(from, times): (Duration, f64)| Phase { from, per_sec: times * share * lane_share * all };
             populations.push(Population {
-                clients: MACHINES * users,
+                clients: users,
                 phases: traffic::phases(lasts).map(phase).to_vec(),
                 windows: Arc::clone(&windows),
                 judged: false,

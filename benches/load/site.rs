@@ -25,9 +25,10 @@ pub(super) struct Site {
     _upstream: Upstream,
 }
 
+/// The shims end first, as they would warn of a cluster that is gone.
 struct Store {
-    cluster: Cluster,
     shims: Vec<ShimProcess>,
+    cluster: Cluster,
 }
 
 /// A process, by a name for people.
@@ -86,7 +87,7 @@ impl Store {
         (0..MASTERS).try_for_each(|at| cluster.add_replica(at))?;
         let url = cluster.url();
         let shims = (0..ENVOYS).map(|_| ShimProcess::start(&url)).collect::<Result<_>>()?;
-        Ok(Self { cluster, shims })
+        Ok(Self { shims, cluster })
     }
 }
 

@@ -65,8 +65,8 @@ enum Command {
     /// Carry the production load on this machine, with the filter and without it.
     ///
     /// Two Envoys of two workers, each with a shim of its own, and a Redis Cluster of three masters and three replicas.
-    /// 3,000 requests a second come, whether or not others are answered, and three times as many in the middle tenth of
-    /// the time: four of five from a fifth of 1,000 users, each fourth in the shadow lane. Says how fast they are
+    /// 2,000 requests a second come, whether or not others are answered, and three times as many in the middle tenth of
+    /// the time: four of five from a fifth of 100 users, each fourth in the shadow lane. Says how fast they are
     /// answered, what Redis has to do, and by how much each process grows; then what ten such machines would ask of the
     /// store, simulated. An error of a request, or memory that grows, is said and is no error of the run.
     ///
