@@ -58,8 +58,8 @@ pub struct Outage {
     under_way: BTreeSet<u128>,
     /// Until then nobody is told of who is not asked for.
     rests_until: Timestamp,
-    /// Whether that is because the store recovers.
-    gives_way: bool,
+    /// While the store recovers, until when requests come first.
+    gives_way_until: Option<Timestamp>,
     /// How many reports there were.
     reports: u64,
     dropped: u32,
@@ -76,7 +76,7 @@ impl Outage {
             due: BTreeSet::new(),
             under_way: BTreeSet::new(),
             rests_until: Timestamp::default(),
-            gives_way: false,
+            gives_way_until: None,
             reports: 0,
             dropped: 0,
         }
@@ -174,14 +174,11 @@ impl Outage {
         self.rests_until = self.rests_until.min(now.plus(REST));
     }
 
-    /// The store recovers, and requests come first: whether what is due gives way to them, as it does once, until the
-    /// store must have come through.
-    pub fn gives_way(&mut self, now: Timestamp) -> bool {
-        self.gives_way = !self.gives_way;
-        if self.gives_way {
-            self.rests_until = now.plus(RECOVERY);
-        }
-        self.gives_way
+    /// Whether what is due gives way to requests: while the store `recovers`, but not for longer than that takes.
+    pub fn gives_way(&mut self, recovers: bool, now: Timestamp) -> bool {
+        let until = recovers.then(|| self.gives_way_until.unwrap_or(now.plus(RECOVERY)));
+        self.gives_way_until = until;
+        until.is_some_and(|until| now < until)
     }
 
     /// When something may be told; none where nothing waits to be.

@@ -76,8 +76,8 @@ fn an_answer_that_comes_twice_or_for_nobody_changes_nothing() {
     outage.heard(&first, &[Recorded::Recorded], at(1));
     outage.note(&key("a"), 2, at(2));
     outage.heard(&first, &[Recorded::Recorded], at(3));
-    assert_eq!(slices(&told(&mut outage, 4)[0]), [(2, 2)]);
-    outage.heard(&first, &[Recorded::Recorded], at(5));
+    assert_eq!(slices(&told(&mut outage, 20)[0]), [(18, 2)]);
+    outage.heard(&first, &[Recorded::Recorded], at(21));
     assert_eq!(outage.len(), 1, "another report is under way");
 }
 
@@ -133,13 +133,13 @@ fn the_policy_that_follows_tells_what_is_left_and_again_what_was_under_way() {
 }
 
 #[test]
-fn while_the_store_recovers_it_gives_way_once() {
+fn while_the_store_recovers_it_gives_way_and_no_longer() {
     let mut outage = outage();
-    outage.note(&key("a"), 1, at(0));
-    assert!(outage.gives_way(at(5)));
-    assert_eq!((told(&mut outage, 404).len(), outage.next_due()), (0, Some(at(405))));
-    assert!(!outage.gives_way(at(405)));
-    assert_eq!(told(&mut outage, 405).len(), 1);
+    assert!(!outage.gives_way(false, at(0)));
+    let gives_way = |ms| outage.gives_way(true, at(ms));
+    assert_eq!([5, 404, 405, 500].map(gives_way), [true, true, false, false]);
+    assert!(!outage.gives_way(false, at(600)));
+    assert!(outage.gives_way(true, at(700)), "it recovers once more");
 }
 
 #[test]
@@ -194,6 +194,22 @@ fn slices_are_finest_where_the_shortest_window_looks() {
     let off = ages.windows(2).map(|pair| (pair[0] - pair[1]) as f64 / (pair[0] + 1000) as f64);
     assert!(off.fold(0.0, f64::max) < 0.5, "{ages:?}");
     assert!(ages.iter().filter(|age| **age < 1000).count() >= 2, "{ages:?}");
+}
+
+#[test]
+fn a_slice_of_a_window_in_even_use_is_never_longer_than_a_sixth_of_it() {
+    let mut outage = outage();
+    for tenths in 0..1800 {
+        outage.note(&key("a"), 1, at(100 * tenths));
+        if tenths % 37 == 0 {
+            let reports = told(&mut outage, 100 * tenths);
+            let ages: Vec<u64> = slices(&reports[0]).into_iter().map(|(age, _)| age).collect();
+            let longest = ages.windows(2).map(|pair| pair[0] - pair[1]).max().unwrap_or(0);
+            assert!(longest <= 10_000, "{ages:?}");
+            outage = self::outage();
+            (0..=tenths).for_each(|tenths| outage.note(&key("a"), 1, at(100 * tenths)));
+        }
+    }
 }
 
 proptest! {

@@ -9,6 +9,7 @@ use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck, Operation};
 
 use super::Active;
 use crate::asking;
+use crate::cells::CIRCUITS;
 use crate::host::{self, Level};
 
 /// How often the timer looks whether the store can be told, while it is well.
@@ -50,9 +51,12 @@ impl Active {
 
     /// Whether reports are to leave by themselves at `now`, if the circuit lets them.
     pub(super) fn reports_are_due(&mut self, now: Timestamp) -> bool {
-        let recovers = self.store.as_ref().is_some_and(|store| store.circuit.phase() == Phase::Recovering);
-        self.has_reports(now)
-            && !(recovers && self.outage.as_mut().is_some_and(|outage| outage.gives_way(now)))
+        if !self.has_reports(now) {
+            return false;
+        }
+        let (Some(outage), Some(store)) = (&mut self.outage, &mut self.store) else { return false };
+        let recovers = store.circuit.phase_at(&CIRCUITS, now) == Phase::Recovering;
+        !outage.gives_way(recovers, now)
     }
 
     /// Whether it has waited for so long that no request can have found out whether the store is back: then it is told as a
