@@ -45,8 +45,10 @@ const NOW: Duration = Duration::ZERO;
 
 async fn counts_what_is_told_in_every_kind_of_window_before_what_is_asked_in_the_same_message(shim: Shim) {
     let windows = every_algorithm(10);
-    let spent: Vec<KeySpent> =
-        windows.iter().map(|(key, window)| report(key, 1, &[(NOW, 7)], &[window.clone()])).collect();
+    let spent: Vec<KeySpent> = windows
+        .iter()
+        .map(|(key, window)| report(key, 1, &[(NOW, 7)], std::slice::from_ref(window)))
+        .collect();
     let take = |cost| {
         let keys = windows.iter().map(|(key, window)| KeyCheck::take(*key, cost, [window.clone()]));
         Check { keys: keys.collect() }

@@ -128,10 +128,8 @@ fn each_lane_is_told_of_its_own() {
     (0..4).for_each(|_| drop(decided(&host, 0, by("other"))));
     come_back(&host, &store);
     host.advance(1000 * MS);
-    let told = |lane: &str| {
-        let of_lane = spent.borrow().iter().filter(|report| report.key == lane).map(tokens).sum::<u32>();
-        of_lane
-    };
+    let told =
+        |lane: &str| spent.borrow().iter().filter(|report| report.key == lane).map(tokens).sum::<u32>();
     assert_eq!((told("per_user:{u}:user"), told("shadow_per_user:{u}:user")), (3, 6));
     behaved(&host);
 }
