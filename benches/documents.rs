@@ -6,6 +6,7 @@
 mod boundary;
 mod charts;
 mod leases;
+mod outages;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -59,6 +60,7 @@ fn files() -> Result<Vec<(&'static str, String)>> {
         ("docs/envoy.svg", charts::envoy(&read("envoy")?)?),
     ];
     files.extend(leases::files()?);
+    files.push(outages::file()?);
     Ok(files)
 }
 

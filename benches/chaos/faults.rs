@@ -56,12 +56,9 @@ const SLOW: Weather = Weather::Slow(Duration::from_millis(25));
 const MOVED_SLOTS: usize = 3;
 /// All of them, in the order of the table.
 pub const FAULTS: [Fault; 22] = [
-    outage(
-        "redis_stopped",
-        "Redis is killed and started again empty",
-        |site| Ok(site.redis()?.0.kill()),
-        |site| site.redis()?.0.start_again(),
-    ),
+    outage("redis_stopped", "Redis is killed and started again empty", kill_redis, |site| {
+        site.redis()?.0.start_again()
+    }),
     outage(
         "redis_paused",
         "Redis is stopped by SIGSTOP",
@@ -135,12 +132,7 @@ pub const FAULTS: [Fault; 22] = [
         |site| to_shim(site, Weather::CutBack),
         clear,
     ),
-    outage(
-        "shim_killed",
-        "the shim is killed and started again",
-        |site| Ok(site.shim.kill()),
-        |site| site.shim.start_again(),
-    ),
+    outage("shim_killed", "the shim is killed and started again", kill_shim, |site| site.shim.start_again()),
     outage(
         "shim_paused",
         "the shim is stopped by SIGSTOP",
@@ -180,7 +172,8 @@ pub const FAULTS: [Fault; 22] = [
             "a master of a Redis Cluster is killed, and its replica takes over",
             |site| {
                 let master = site.cluster()?.nodes.first_mut().context("a cluster has nodes")?;
-                Ok(master.redis.kill())
+                master.redis.kill();
+                Ok(())
             },
             |site| {
                 let replica = site.cluster()?.replicas.first().context("each node has a replica")?;
@@ -200,18 +193,30 @@ pub const FAULTS: [Fault; 22] = [
         ..outage(
             "log_disk_full",
             "Redis is killed and started again empty, and neither Envoy nor the shim can write a log",
-            |site| Ok(site.redis()?.0.kill()),
+            kill_redis,
             |site| site.redis()?.0.start_again(),
         )
     },
 ];
 
+fn kill_redis(site: &mut Site) -> Result<()> {
+    site.redis()?.0.kill();
+    Ok(())
+}
+
+fn kill_shim(site: &mut Site) -> Result<()> {
+    site.shim.kill();
+    Ok(())
+}
+
 fn to_redis(site: &mut Site, weather: Weather) -> Result<()> {
-    Ok(site.redis()?.1.set(weather))
+    site.redis()?.1.set(weather);
+    Ok(())
 }
 
 fn to_shim(site: &mut Site, weather: Weather) -> Result<()> {
-    Ok(site.to_shim.set(weather))
+    site.to_shim.set(weather);
+    Ok(())
 }
 
 fn clear(site: &mut Site) -> Result<()> {

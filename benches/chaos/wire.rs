@@ -153,7 +153,8 @@ impl Way {
                 let mut segment = Vec::with_capacity(1 << 16);
                 if from.read_buf(&mut segment).await? == 0 {
                     // what is under way arrives before the end does
-                    return anyhow::Ok(drop(send));
+                    drop(send);
+                    return anyhow::Ok(());
                 }
                 let weather = *now.borrow();
                 let late = match weather {

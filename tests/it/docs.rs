@@ -41,6 +41,7 @@ fn every_path_that_the_documents_name_is_there() {
         "docs/algorithms.md",
         "docs/breakers.md",
         "docs/leases.md",
+        "docs/outages.md",
         "docs/performance.md",
         PEERS,
     ];
