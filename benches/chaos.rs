@@ -1,9 +1,10 @@
 //! What do users see of it when the store, the network or a process fails?
 //!
-//! Each case is an Envoy of its own with the filter, a shim and a Redis, all real. A constant load comes all the time; after a calm
-//! spell something breaks, stays broken for a while, and is mended. Every request is in an account: none may be lost,
-//! hang, or be answered with a failure. From the same account come how soon requests stopped to wait for a store
-//! that does not answer, how soon it decided again, how long anybody waited, and what was admitted beyond a limit, or refused below it.
+//! Each case is an Envoy of its own with the filter, a shim and a Redis, all real. A constant load comes all the time;
+//! after a calm spell something breaks, stays broken for a while, and is mended. Every request is in an account: none
+//! may be lost, hang, or be answered with a failure. From the same account come how soon requests stopped to wait for a
+//! store that does not answer, how soon it decided again, how long anybody waited, and what was admitted beyond a limit,
+//! or refused below it.
 
 mod account;
 mod calls;
@@ -80,7 +81,9 @@ pub fn run(fault: &Fault, size: &Size) -> Result<Outcome> {
     sleep_until(begin + size.before);
     let from = begin.elapsed();
     (fault.breaks)(&mut site).context("it cannot be broken")?;
-    sleep_until(begin + size.before + size.broken);
+    if !fault.ends_by_itself {
+        sleep_until(begin + size.before + size.broken);
+    }
     (fault.mends)(&mut site).context("it cannot be mended")?;
     let spell = Spell { from, until: begin.elapsed() };
     let (requests, calls) = (load.finish()?, watch.finish()?);
@@ -111,6 +114,7 @@ impl Outcome {
             ("max_added_wait_ms", account.longest_added_ms()),
             ("longest_ms", ms(account.longest())),
             ("over_admission", account.over_admission()),
+            ("over_admission_after", account.over_admission_after()),
             ("under_admission", account.under_admission()),
         ];
         let sometimes =
@@ -120,7 +124,9 @@ impl Outcome {
     }
 }
 
-/// The goals. So many questions to a store that is gone may be slow or fail before nobody waits for it any more.
+// The goals.
+
+/// So many questions to a store that is gone may be slow or fail before nobody waits for it any more.
 const MOST_IN_VAIN: u64 = 10;
 /// So long after it was mended it decides again.
 const BACK_WITHIN: Duration = Duration::from_secs(2);
@@ -128,8 +134,8 @@ const BACK_WITHIN: Duration = Duration::from_secs(2);
 const MORE: Duration = Duration::from_millis(5);
 
 impl Outcome {
-    /// What holds in any case: every request is answered, and none with a failure of ours. Only those that a VM had when it
-    /// trapped nobody can answer.
+    /// What holds in any case: every request is answered, and none with a failure of ours. Only those that a VM had when
+    /// it trapped nobody can answer.
     pub fn broken_promises(&self) -> Vec<String> {
         if self.fault.takes_requests { Vec::new() } else { self.unanswered() }
     }

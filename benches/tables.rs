@@ -196,6 +196,7 @@ pub fn chaos(rows: &[Row]) -> String {
         "longest ms",
         "added ms",
         "over-admitted",
+        "of it after",
         "under-admitted",
     ]);
     for row in rows {
@@ -215,6 +216,7 @@ pub fn chaos(rows: &[Row]) -> String {
             ms("longest_ms"),
             ms("max_added_wait_ms"),
             percent(row.figure("over_admission"), 0),
+            percent(row.figure("over_admission_after"), 0),
             percent(row.figure("under_admission"), 1),
         ]);
     }
@@ -397,6 +399,39 @@ pub fn recorded_sim(record: &Record) -> String {
             format!("{:.0}", row.figure("store_calls_per_sec")),
             percent(row.figure("waited_share"), 2),
             format!("{:.1} / {:.0} ms", row.figure("mean_wait_ms"), row.figure("max_wait_ms")),
+        ]);
+    }
+    table.to_string()
+}
+
+/// The same of what was broken.
+pub fn recorded_chaos(record: &Record) -> String {
+    let mut table = table(&[
+        "fault",
+        "requests",
+        "lost, hung, 5xx",
+        "slow answers of the store",
+        "nobody waits for it after",
+        "longest added wait",
+        "it decides again after",
+        "over-admission, and of it after",
+        "under-admission",
+    ]);
+    for row in &record.rows {
+        let ms = |figure| row.figures.get(figure).map_or_else(String::new, |ms| format!("{ms:.0} ms"));
+        let [lost, hung, failed] = ["lost", "hung", "ours_5xx"].map(|figure| row.figure(figure));
+        table.add_row([
+            quoted(&row.case),
+            format!("{:.0}", row.figure("sent")),
+            format!("{lost:.0}, {hung:.0}, {failed:.0}"),
+            format!("{:.0}", row.figure("fallback_after")),
+            ms("fallback_after_ms"),
+            ms("max_added_wait_ms"),
+            ms("back_after_ms"),
+            ["over_admission", "over_admission_after"]
+                .map(|figure| percent(row.figure(figure), 0))
+                .join(", "),
+            percent(row.figure("under_admission"), 1),
         ]);
     }
     table.to_string()

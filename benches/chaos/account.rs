@@ -116,7 +116,20 @@ impl Account {
 
     /// The most that a window of a pressed user held beyond its limit, as a share of it.
     pub(super) fn over_admission(&self) -> f64 {
-        let most = self.pressed().values().map(|asked| exact::most_within(asked, PRESSED_WINDOW)).max();
+        self.over_admission_from(Duration::ZERO)
+    }
+
+    /// The same of windows that were open when it was mended, and of those that followed.
+    pub(super) fn over_admission_after(&self) -> f64 {
+        self.over_admission_from(self.spell.until.saturating_sub(PRESSED_WINDOW))
+    }
+
+    fn over_admission_from(&self, begin: Duration) -> f64 {
+        let of = |asked: &Vec<Request>| {
+            let first = asked.partition_point(|request| request.came < begin);
+            exact::most_within(asked.get(first..).unwrap_or_default(), PRESSED_WINDOW)
+        };
+        let most = self.pressed().values().map(of).max();
         (most.unwrap_or(0) as f64 / f64::from(PRESSED_LIMIT) - 1.0).max(0.0)
     }
 
@@ -174,7 +187,7 @@ mod tests {
             vec![fresh(900, 1, false), fresh(1001, 20, true), fresh(1010, 20, true), fresh(1040, 1, true)];
         let account = account(requests);
         assert_eq!(account.fallback_after(), Some(41 * MS));
-        assert_eq!((account.waited_in_vain(), account.calls_in_vain()), (2, 4));
+        assert_eq!((account.waited_in_vain(), account.calls_in_vain()), (2, 3));
         assert_eq!(account.back_after(), None);
     }
 
@@ -206,6 +219,8 @@ mod tests {
             (0..30).map(|nth| asked(Group::Pressed, nth, 1, if nth < 12 { 200 } else { 429 }, false));
         let admits_more = account(requests.collect());
         assert!((admits_more.over_admission() - 0.2).abs() < 1e-9);
+        // all of it was over when the fault was
+        assert_eq!(admits_more.over_admission_after(), 0.0);
         assert_eq!(admits_more.under_admission(), 0.0);
         let refused =
             (0..30).map(|nth| asked(Group::Pressed, nth, 1, if nth < 8 { 200 } else { 429 }, false));

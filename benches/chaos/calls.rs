@@ -46,18 +46,31 @@ impl Watch {
 }
 
 impl Calls {
-    /// How many ended between two moments.
+    /// How many were seen to end between two moments: not those that ended before it was looked for the first time after
+    /// `from`.
     pub(super) fn between(&self, from: Duration, until: Duration) -> u64 {
-        self.by(until).saturating_sub(self.by(from))
-    }
-
-    fn by(&self, moment: Duration) -> u64 {
-        let seen = self.0.partition_point(|(at, _)| *at <= moment);
-        seen.checked_sub(1).and_then(|last| self.0.get(last)).map_or(0, |(_, calls)| *calls)
+        let first = self.0.partition_point(|(at, _)| *at < from);
+        let behind = self.0.partition_point(|(at, _)| *at <= until);
+        let seen = self.0.get(first..behind).unwrap_or_default();
+        seen.first().zip(seen.last()).map_or(0, |((_, first), (_, last))| last - first)
     }
 
     #[cfg(test)]
     pub(super) fn of(seen: &[(Duration, u64)]) -> Self {
         Self(seen.to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ended_before_the_first_look_is_not_counted_and_what_ends_after_the_last_neither() {
+        let ms = Duration::from_millis;
+        let calls = Calls::of(&[(ms(0), 5), (ms(10), 7), (ms(20), 12), (ms(30), 13)]);
+        assert_eq!(calls.between(ms(1), ms(29)), 5);
+        assert_eq!(calls.between(ms(10), ms(30)), 6);
+        assert_eq!(calls.between(ms(21), ms(29)), 0);
     }
 }

@@ -22,6 +22,8 @@ pub struct Fault {
     pub(super) is_outage: bool,
     /// Whether requests go with what fails, so that nobody is left to answer them.
     pub(super) takes_requests: bool,
+    /// Whether it is over as soon as it can be, and not when its time is.
+    pub(super) ends_by_itself: bool,
     pub(super) breaks: fn(&mut Site) -> Result<()>,
     /// Returns as soon as what was broken is as before, or never will be.
     pub(super) mends: fn(&mut Site) -> Result<()>,
@@ -30,11 +32,20 @@ pub struct Fault {
 type Act = fn(&mut Site) -> Result<()>;
 
 const fn outage(name: &'static str, says: &'static str, breaks: Act, mends: Act) -> Fault {
-    Fault { name, says, kind: Kind::Plain, is_outage: true, takes_requests: false, breaks, mends }
+    Fault {
+        name,
+        says,
+        kind: Kind::Plain,
+        is_outage: true,
+        takes_requests: false,
+        ends_by_itself: false,
+        breaks,
+        mends,
+    }
 }
 
 const fn nuisance(kind: Kind, name: &'static str, says: &'static str, breaks: Act, mends: Act) -> Fault {
-    Fault { name, says, kind, is_outage: false, takes_requests: false, breaks, mends }
+    Fault { name, says, kind, is_outage: false, takes_requests: false, ends_by_itself: false, breaks, mends }
 }
 
 /// A password that nobody told the shim.
@@ -139,11 +150,8 @@ pub const FAULTS: [Fault; 22] = [
     nuisance(
         Kind::Plain,
         "shim_restarted",
-        "the shim is asked to end, and started again",
-        |site| {
-            site.shim.stop()?;
-            site.shim.start_again()
-        },
+        "another shim takes over from the one that runs",
+        |site| site.shim.replace(),
         leave,
     ),
     outage("shim_garbage", "the shim's answers are nonsense", |site| to_shim(site, Weather::Garbled), clear),
@@ -164,19 +172,22 @@ pub const FAULTS: [Fault; 22] = [
         |site| site.redis()?.0.move_clock("+1h"),
         |site| site.redis()?.0.move_clock("+0"),
     ),
-    nuisance(
-        Kind::Cluster,
-        "cluster_master_killed",
-        "a master of a Redis Cluster is killed, and its replica takes over",
-        |site| {
-            let master = site.cluster()?.nodes.first_mut().context("a cluster has nodes")?;
-            Ok(master.redis.kill())
-        },
-        |site| {
-            let other = site.cluster()?.nodes.get(1).context("a cluster has nodes")?;
-            wait::until("a replica that takes over", || Ok(knows_of_takeover(other)?.then_some(())))
-        },
-    ),
+    Fault {
+        ends_by_itself: true,
+        ..nuisance(
+            Kind::Cluster,
+            "cluster_master_killed",
+            "a master of a Redis Cluster is killed, and its replica takes over",
+            |site| {
+                let master = site.cluster()?.nodes.first_mut().context("a cluster has nodes")?;
+                Ok(master.redis.kill())
+            },
+            |site| {
+                let replica = site.cluster()?.replicas.first().context("each node has a replica")?;
+                wait::until("a replica that takes over", || Ok(replica.is_master()?.then_some(())))
+            },
+        )
+    },
     nuisance(
         Kind::Cluster,
         "cluster_slot_moved",
@@ -234,13 +245,4 @@ fn slots(node: &Node) -> Result<Vec<u16>> {
     slots.sort_unstable();
     slots.dedup();
     Ok(slots)
-}
-
-/// Whether this node of a cluster knows of a master that failed, and of one that has its slots now.
-fn knows_of_takeover(node: &Node) -> Result<bool> {
-    let nodes: String = node.run(&["CLUSTER", "NODES"])?;
-    let flags = |line: &str| line.split(' ').nth(2).unwrap_or_default().to_owned();
-    let is_serving = |line: &&str| line.split(' ').count() > 8 && !flags(line).contains("fail");
-    let is_failed = nodes.lines().any(|line| flags(line).split(',').any(|flag| flag == "fail"));
-    Ok(is_failed && nodes.lines().filter(is_serving).count() == 3)
 }

@@ -110,11 +110,7 @@ impl Site {
 impl Store {
     fn start(kind: Kind) -> Result<Self> {
         let redis = match kind {
-            Kind::Cluster => {
-                let mut cluster = Cluster::start()?;
-                (0..cluster.nodes.len()).try_for_each(|at| cluster.add_replica(at))?;
-                return Ok(Self::Cluster(cluster));
-            }
+            Kind::Cluster => return Ok(Self::Cluster(Cluster::start_replicated()?)),
             Kind::Clock => Redis::start_movable()?,
             Kind::Plain | Kind::Trap | Kind::FullDisk => Redis::start()?,
         };

@@ -1,5 +1,5 @@
-//! A part of the cases, for a few seconds each, in every test run. Others run beside them, so the store is waited for longer,
-//! and how fast anything was says nothing.
+//! A part of the cases, for a few seconds each, in every test run. Others run beside them, so the store is waited for
+//! longer, and how fast anything was says nothing.
 
 use super::*;
 

@@ -85,8 +85,8 @@ fn draw(chance: &mut Pcg64Mcg) -> Who {
     Who { group: Group::Free, user: 0 }
 }
 
-/// What Envoy limits them to: counted on the node while the store is away. An answer is slow after half the timeout, as it is by
-/// default.
+/// What Envoy limits them to: counted on the node while the store is away. An answer is slow after half the timeout, as
+/// it is by default.
 pub(super) fn policy(timeout: Duration) -> Value {
     let ms = |time: Duration| format!("{}ms", time.as_millis());
     let store = json!({

@@ -144,6 +144,12 @@ impl Circuit {
         self.change(cells, now, |state| state.failed(&settings, asked_at, now));
     }
 
+    /// Where it stands at `now`. This asks nothing, so it neither probes nor counts.
+    pub fn phase_at(&mut self, cells: &dyn Cells, now: Timestamp) -> Phase {
+        self.look(cells, now);
+        self.phase()
+    }
+
     /// Where it stands, as far as this worker knows.
     pub fn phase(&self) -> Phase {
         self.state.phase()

@@ -16,6 +16,7 @@
 //! only for subjects that this node does not know, and whoever comes meanwhile waits for the same answer.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use crate::refusals::{self, Refusals};
 use crate::units::{Timestamp, micros};
 use crate::wire::{Check, CheckAnswer, KeyAnswer, KeyCheck, KeyReturn, Operation};
 
+mod counted;
 mod demand;
 mod holding;
 mod holdings;
@@ -32,6 +34,7 @@ mod pool;
 mod record;
 mod upkeep;
 
+pub use counted::Counted;
 use holding::{Chunk, Holding, NEVER};
 use holdings::Holdings;
 pub use holdings::MOST;
@@ -42,6 +45,9 @@ pub use upkeep::Due;
 pub const LAYOUT: u32 = 1;
 /// [`Ledger::take_due`] is to be called at least this often while something is due.
 pub const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The subjects whose chunks [`Ledger::retire`] puts back at most: some ten milliseconds' work.
+pub const MOST_PUT_BACK: usize = 4096;
 
 /// For so long one worker waits for a renewal that another one asked for.
 const RENEWAL: Duration = Duration::from_millis(200);
@@ -75,6 +81,8 @@ pub struct Ledger {
     leaving: Vec<KeyReturn>,
     /// How many returns there were.
     returns: u64,
+    /// What may be renewed of what the ledger before held; all where there was none.
+    counted: Option<Counted>,
 }
 
 impl Ledger {
@@ -91,7 +99,31 @@ impl Ledger {
             asked: BTreeMap::new(),
             leaving: Vec::new(),
             returns: 0,
+            counted: None,
         }
+    }
+
+    /// Takes over what the ledger of the policy before holds for the same store, and what is due of it. Of that only what
+    /// `counted` still counts is renewed. What that ledger has asked for, it hears itself.
+    pub fn take_over(&mut self, before: &mut Self, counted: Counted) {
+        mem::swap(&mut self.holdings, &mut before.holdings);
+        mem::swap(&mut self.low, &mut before.low);
+        mem::swap(&mut self.leaving, &mut before.leaving);
+        mem::swap(&mut self.due_at, &mut before.due_at);
+        self.counted = Some(counted);
+    }
+
+    /// No request comes any more: the chunks go back into the pool, of at most [`MOST_PUT_BACK`] subjects, those first that
+    /// were in use last. The others stay charged.
+    pub fn retire(&mut self, cells: &dyn Cells, now: Timestamp) {
+        let holdings = mem::take(&mut self.holdings);
+        let rests = holdings.latest_first().filter_map(|(subject, held)| Some((subject, held.rest(now)?)));
+        for (subject, rest) in rests.take(MOST_PUT_BACK) {
+            self.put_back(cells, subject, rest, now);
+        }
+        self.low.clear();
+        self.leaving.clear();
+        self.due_at = NEVER;
     }
 
     /// Spends for all of `checks` at `now`, or nothing.

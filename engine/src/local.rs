@@ -80,6 +80,15 @@ impl LocalCounters {
         hasher.finish()
     }
 
+    /// The secret under which the subjects of a store are told apart: those of two stores are never taken for each other.
+    pub fn secret_of_store(&self, cluster: &str) -> (u64, u64) {
+        let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
+        ("store", cluster).hash(&mut hasher);
+        let half = hasher.finish();
+        (1_u8, half).hash(&mut hasher);
+        (half, hasher.finish())
+    }
+
     /// Decides a check at `now`, a moment of the node's monotonic clock, against this node's share of each limit:
     /// one of `nodes`.
     pub fn decide(&self, cells: &dyn Cells, check: &Check, nodes: NonZeroU32, now: Timestamp) -> CheckAnswer {

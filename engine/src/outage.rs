@@ -27,6 +27,7 @@ use std::time::Duration;
 use lru::LruCache;
 use siphasher::sip::SipHasher13;
 
+use crate::circuit::RECOVERY;
 use crate::refusals::subject_of;
 use crate::units::Timestamp;
 use crate::wire::{KeyCheck, KeySpent, MAX_SPENT, Recorded};
@@ -41,7 +42,10 @@ pub const MOST: usize = 16_384;
 /// The most reports that go along with one callout: the answer that its streams wait for comes later for each of them.
 pub const MAX_REPORTS: usize = 64;
 const _: () = assert!(MAX_REPORTS <= MAX_SPENT);
-/// How long a report that failed waits to be sent again.
+/// As long a worker rests that has told of others than those whom a callout asked for: a store that has just come back is not
+/// to be told everything by everybody at once.
+pub const REST: Duration = Duration::from_millis(10);
+/// How long a report that failed waits to be sent again, and a worker that the store has failed before it tells anything of its own accord.
 pub const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What one worker has admitted and not told yet.
@@ -51,17 +55,42 @@ pub struct Outage {
     by_subject: LruCache<u128, Subject>,
     /// When each may be told, but for those whose report is under way.
     due: BTreeSet<(Timestamp, u128)>,
+    under_way: BTreeSet<u128>,
+    /// Until then nobody is told of who is not asked for.
+    rests_until: Timestamp,
+    /// While the store recovers, until when requests come first.
+    gives_way_until: Option<Timestamp>,
     /// How many reports there were.
     reports: u64,
-    dropped: u64,
+    dropped: u32,
 }
 
 impl Outage {
     /// Nothing yet. Subjects are told apart by a hash under `secret`; `worker` is a number of this worker's own, from an
     /// even draw, by which its reports are known.
     pub fn new(secret: (u64, u64), worker: u64) -> Self {
-        let by_subject = LruCache::unbounded();
-        Self { secret, worker, by_subject, due: BTreeSet::new(), reports: 0, dropped: 0 }
+        Self {
+            secret,
+            worker,
+            by_subject: LruCache::unbounded(),
+            due: BTreeSet::new(),
+            under_way: BTreeSet::new(),
+            rests_until: Timestamp::default(),
+            gives_way_until: None,
+            reports: 0,
+            dropped: 0,
+        }
+    }
+
+    /// Takes over what the policy before has not told the same store yet. What it has under way is told again: it hears
+    /// the answer, and nobody else does.
+    pub fn take_over(&mut self, before: &mut Self, now: Timestamp) {
+        std::mem::swap(self, before);
+        for id in std::mem::take(&mut self.under_way) {
+            if let Some(due) = self.by_subject.peek_mut(&id).and_then(|subject| subject.ended(false, now)) {
+                self.due.insert((due, id));
+            }
+        }
     }
 
     /// This node has admitted `tokens` of `key` at `now`, and its own counters alone were charged.
@@ -77,6 +106,7 @@ impl Outage {
             && let Some((oldest, subject)) = self.by_subject.pop_lru()
         {
             self.due.remove(&(subject.due, oldest));
+            self.under_way.remove(&oldest);
             self.dropped += 1;
         }
         let mut subject = Subject::new(key, now);
@@ -102,42 +132,63 @@ impl Outage {
                 reports.extend(self.tell(id, now));
             }
         }
+        if now < self.rests_until {
+            return reports;
+        }
         while reports.len() < MAX_REPORTS
             && let Some((_, id)) = self.due.first().copied().filter(|(due, _)| *due <= now)
         {
             reports.extend(self.tell(id, now));
+            self.rests_until = now.plus(REST);
         }
         reports
     }
 
-    /// The store has said what became of these reports, each by its answer.
-    pub fn heard(&mut self, reports: &[KeySpent], answers: &[Recorded], now: Timestamp) {
-        let failed = Recorded::Failed(crate::wire::StoreError::Unreachable);
-        let answers = answers.iter().chain(std::iter::repeat(&failed));
+    /// The store has said what became of these reports, each by its answer. Gives how many tokens count by them.
+    pub fn heard(&mut self, reports: &[KeySpent], answers: &[Recorded], now: Timestamp) -> u32 {
+        let mut tokens = 0_u32;
         for (report, answer) in reports.iter().zip(answers) {
-            self.ended(report, *answer == Recorded::Recorded, now);
+            let is_recorded = *answer == Recorded::Recorded;
+            if self.ended(report, is_recorded, now) && is_recorded {
+                let of_report = report.slices.iter().map(|slice| slice.tokens);
+                tokens = of_report.fold(tokens, u32::saturating_add);
+            }
         }
+        tokens
     }
 
     /// These reports have no answer: they may count, or not.
     pub fn unheard(&mut self, reports: &[KeySpent], now: Timestamp) {
-        self.heard(reports, &[], now);
+        for report in reports {
+            self.ended(report, false, now);
+        }
+    }
+
+    /// The store has failed this worker at `now`: it is told nothing of its own accord for a while.
+    pub fn store_failed(&mut self, now: Timestamp) {
+        self.rests_until = now.plus(AGAIN_AFTER);
+    }
+
+    /// The store has answered this worker at `now`.
+    pub fn store_answered(&mut self, now: Timestamp) {
+        self.rests_until = self.rests_until.min(now.plus(REST));
+    }
+
+    /// Whether what is due gives way to requests: while the store `recovers`, but not for longer than that takes.
+    pub fn gives_way(&mut self, recovers: bool, now: Timestamp) -> bool {
+        let until = recovers.then(|| self.gives_way_until.unwrap_or(now.plus(RECOVERY)));
+        self.gives_way_until = until;
+        until.is_some_and(|until| now < until)
     }
 
     /// When something may be told; none where nothing waits to be.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.due.first().map(|(due, _)| *due)
+        self.due.first().map(|(due, _)| self.rests_until.max(*due))
     }
 
     /// How many subjects were dropped, untold, since the last call.
-    pub fn take_dropped(&mut self) -> u64 {
+    pub fn take_dropped(&mut self) -> u32 {
         std::mem::take(&mut self.dropped)
-    }
-
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.by_subject.clear();
-        self.due.clear();
     }
 
     /// How many subjects are remembered.
@@ -156,21 +207,22 @@ impl Outage {
         let subject = self.by_subject.peek_mut(&id)?;
         self.due.remove(&(subject.due, id));
         let report = subject.tell(number, now);
-        if report.is_none() {
+        if report.is_some() {
+            self.under_way.insert(id);
+        } else {
             self.by_subject.pop(&id);
         }
         report
     }
 
-    fn ended(&mut self, report: &KeySpent, is_recorded: bool, now: Timestamp) {
+    /// Whether this report was under way.
+    fn ended(&mut self, report: &KeySpent, is_recorded: bool, now: Timestamp) -> bool {
         let id = subject_of(self.secret, &report.key, &report.windows);
-        let Some(subject) = self.by_subject.peek_mut(&id) else { return };
-        // the report of one that was forgotten since, and has come anew
-        if !subject.is_under_way(report.id) {
-            return;
-        }
-        let due = subject.ended(is_recorded, now);
-        match due {
+        let of = self.by_subject.peek_mut(&id);
+        // not so that of a subject that has made way since, and perhaps has come anew
+        let Some(subject) = of.filter(|subject| subject.is_under_way(report.id)) else { return false };
+        self.under_way.remove(&id);
+        match subject.ended(is_recorded, now) {
             Some(due) => {
                 self.due.insert((due, id));
             }
@@ -178,6 +230,7 @@ impl Outage {
                 self.by_subject.pop(&id);
             }
         }
+        true
     }
 
     fn next_number(&mut self) -> u64 {

@@ -40,6 +40,15 @@ pub fn store_keys(
     assemble(prefix, count, |_, sources| subject(sources, |source| of_request(source, target, client)))
 }
 
+/// The prefix of a store key and the name of the limit's key: `ads` and `per_user` in `ads:{u42}:per_user`. A subject
+/// holds no brace.
+pub(crate) fn key_parts(key: &str) -> Option<(&str, &str)> {
+    let (prefix, _) = key.split_once(':')?;
+    let (_, behind_tag) = key.rsplit_once("}:")?;
+    let name = behind_tag.split_once(':').map_or(behind_tag, |(name, _)| name);
+    Some((prefix, name))
+}
+
 /// The store keys under `count`, whose subjects `own` knows by the names of their keys.
 fn assemble(prefix: &str, count: &Count, own: impl Fn(&str, &[Source]) -> Option<String>) -> StoreKeys {
     let tag = count.hash_tag.as_ref().map(|sources| own(HASH_TAG, sources));

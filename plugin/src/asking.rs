@@ -53,3 +53,8 @@ pub(crate) fn read(call: &Call, has_headers: bool) -> Result<Heard, CallEnd> {
     let response = serde_json::from_slice(&body).map_err(|_| CallEnd::Malformed)?;
     call.read(response).ok_or(CallEnd::Malformed)
 }
+
+/// Whether the shim could not read the question that the running callback is about.
+pub(crate) fn was_not_understood() -> bool {
+    host::header(Map::CalloutResponse, ":status").is_some_and(|status| status == b"400")
+}

@@ -4,6 +4,7 @@
 //! out again, so that Prometheus shows `lanekeeper_decisions_total{lane=…,limit=…,outcome=…,source=…}`.
 //! A counter is defined when it first counts, since each definition takes a lock of the whole proxy.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use lanekeeper_engine::batch::Call;
@@ -13,7 +14,12 @@ use lanekeeper_engine::lane::NORMAL_LANE;
 use lanekeeper_engine::policy::{OnFailure, Policy};
 use lanekeeper_engine::request::{Account, ChargeEnd, Judge, Outcome, Tally};
 
-use crate::host;
+use crate::host::{self, HostError};
+
+thread_local! {
+    /// What this VM has defined. The host gives a metric another number each time, and keeps all of them.
+    static DEFINED: RefCell<BTreeMap<String, u32>> = RefCell::default();
+}
 
 /// How a question to the store ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +50,8 @@ enum Event {
     Call(CallEnd),
     Renewals,
     ReturnedTokens,
+    ReportedTokens,
+    UnreportedSubjects,
     TurnedAway { lane: usize, breaker: usize, why: Why, is_enforced: bool },
     Transition { lane: usize, breaker: usize, to: State },
     Turn { to: Phase },
@@ -111,6 +119,19 @@ impl Metrics {
         self.add(Event::ReturnedTokens, returned, name);
     }
 
+    /// The store counts so many tokens more that were admitted in its place.
+    pub(crate) fn outage_reported(&mut self, tokens: u32) {
+        self.add(Event::ReportedTokens, tokens, || {
+            Some("lanekeeper.outage_reported_tokens_total".to_owned())
+        });
+    }
+
+    /// The store will not hear what so many subjects were admitted in its place: there were too many.
+    pub(crate) fn outage_dropped(&mut self, subjects: u32) {
+        let name = || Some("lanekeeper.outage_unreported_subjects_total".to_owned());
+        self.add(Event::UnreportedSubjects, subjects, name);
+    }
+
     /// A breaker has turned a call away, or would have.
     pub(crate) fn turned_away(&mut self, policy: &Policy, at: (usize, usize), why: Why, is_enforced: bool) {
         let (lane, breaker) = at;
@@ -153,7 +174,7 @@ impl Metrics {
 
     /// Where the circuit to the store stands.
     pub(crate) fn store_stands(&mut self, phase: Phase) {
-        let define = || host::define_gauge("lanekeeper.store_circuit_state").ok();
+        let define = || define("lanekeeper.store_circuit_state", host::define_gauge);
         if let Some(gauge) = self.circuit.get_or_insert_with(define) {
             let number = match phase {
                 Phase::Closed => 0,
@@ -166,7 +187,8 @@ impl Metrics {
     }
 
     fn set_state(&mut self, policy: &Policy, at: (usize, usize), state: State) {
-        let define = || host::define_gauge(&format!("lanekeeper.breaker_state.{}", place(policy, at)?)).ok();
+        let define =
+            || define(&format!("lanekeeper.breaker_state.{}", place(policy, at)?), host::define_gauge);
         if let Some(gauge) = self.states.entry(at).or_insert_with(define) {
             let number = match state {
                 State::Closed => 0,
@@ -186,12 +208,24 @@ impl Metrics {
         if more == 0 {
             return;
         }
-        let define = || name().and_then(|name| host::define_counter(&name).ok());
+        let define = || define(&name()?, host::define_counter);
         if let Some(counter) = self.defined.entry(event).or_insert_with(define) {
             // a counter that cannot count must not keep a request from its decision
             let _ = host::increment(*counter, more);
         }
     }
+}
+
+/// The number of a metric; none where the host will not have it.
+fn define(name: &str, define: impl FnOnce(&str) -> Result<u32, HostError>) -> Option<u32> {
+    DEFINED.with_borrow_mut(|defined| match defined.get(name) {
+        Some(number) => Some(*number),
+        None => {
+            let number = define(name).ok()?;
+            defined.insert(name.to_owned(), number);
+            Some(number)
+        }
+    })
 }
 
 fn place(policy: &Policy, (lane, breaker): (usize, usize)) -> Option<String> {

@@ -19,6 +19,8 @@ thread_local! {
 pub(crate) struct Vm {
     roots: BTreeMap<u32, Root>,
     streams: BTreeMap<u32, Stream>,
+    /// How many configurations it has taken.
+    turns: u64,
 }
 
 /// Runs `f` on the VM. A host that calls back from within a host call, as none should, gets `otherwise`.
@@ -41,8 +43,17 @@ impl Vm {
 
     /// A root's configuration has come. `false` refuses it.
     pub(crate) fn configure(&mut self, root: u32) -> bool {
-        let Some(root) = self.roots.get_mut(&root) else { return false };
-        match root.configure() {
+        let Some(mut configured) = self.roots.remove(&root) else { return false };
+        let outcome = configured.configure(self.turns + 1);
+        if outcome.is_ok() {
+            self.turns += 1;
+            let before = self.roots.values_mut().filter(|other| other.may_precede(&configured));
+            if let Some(before) = before.max_by_key(|other| other.turn()) {
+                configured.follow(before);
+            }
+        }
+        self.roots.insert(root, configured);
+        match outcome {
             Ok(()) => true,
             Err(problems) => {
                 for problem in problems {

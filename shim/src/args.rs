@@ -12,7 +12,7 @@ use crate::connections::MAX_CONNECTIONS;
 use crate::listen::{Address, DRAIN, Manner};
 use crate::memory::{MAX_SUBJECTS, MemoryStore};
 use crate::policy::{PolicyFile, PolicyFileError};
-use crate::redis::{AddressError, CLOCK_WARNING, RedisStore, TlsFiles};
+use crate::redis::{AddressError, CLOCK_WARNING, Options, RedisStore, TlsFiles};
 use crate::shed::MAX_REQUESTS;
 
 /// The small service between the Lanekeeper filter and the store that counts.
@@ -29,8 +29,8 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
     pub listen: Address,
 
-    /// Listens beside another shim of the same user that has this address, once the store answers; stop that one
-    /// (SIGTERM) when this one says `listening on`
+    /// Listens beside another shim of the same user that has this address, if there is one, and only once the store
+    /// answers; stop the other one (SIGTERM) when this one says `listening on`
     ///
     /// Without it an address that is taken is an error. With `memory` the new one counts from zero.
     #[arg(long)]
@@ -118,6 +118,18 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub wait_replicas: u32,
 
+    /// How long a server that took over by a failover decides nothing: its checks fail (`refused`, code LEARNING), and
+    /// nodes count for themselves (`on_failure`)
+    ///
+    /// For a master that Sentinel or a cluster puts in another one's place, as soon as this shim notices it. It buys that
+    /// charges which the failover lost are over before anybody is admitted again, in every window that is no longer
+    /// than this, and leases that were lost with them, which last two minutes at most; and that an old master which was
+    /// only cut off does not admit beside the new one, if this is no shorter than it takes to notice
+    /// (cluster-node-timeout). It costs that nodes hold their clients to their share of the limit for so long. Longer
+    /// windows can be exceeded by what was lost: --wait-replicas 1 loses nothing that was answered.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub learning_period: Duration,
+
     /// From which difference between the clock of Redis and this machine's on to warn; no decision depends on it
     ///
     /// Redis decides by its own clock, so no other one matters, until a server with a wrong clock takes over: ahead, it
@@ -180,6 +192,9 @@ pub enum ArgsError {
     /// Replicas are to be waited for, and there is no Redis to have them.
     #[error("--wait-replicas is for Redis: `memory` has no replicas")]
     Replicas,
+    /// A server that takes over is not to be believed, and there is no Redis to have one.
+    #[error("--learning-period is for Redis: nothing takes over from `memory`")]
+    Learning,
     /// The variable that `--token-env` or `--admin-token-env` names is not set, empty or not text.
     #[error("{argument}: the environment variable {name} holds no token")]
     Token {
@@ -215,10 +230,17 @@ impl Args {
         let app = match self.store.as_str() {
             "memory" if tls.ca.is_some() || tls.client.is_some() => return Err(ArgsError::Certificates),
             "memory" if self.wait_replicas > 0 => return Err(ArgsError::Replicas),
+            "memory" if !self.learning_period.is_zero() => return Err(ArgsError::Learning),
             "memory" => App::new(MemoryStore::new().with_max_subjects(self.max_subjects)),
             url if url.starts_with("redis") => {
-                let (timeout, warning) = (self.store_timeout, *self.clock_warning);
-                App::new(RedisStore::open_with(url, &tls, timeout, warning, self.wait_replicas)?)
+                let options = Options {
+                    tls,
+                    timeout: self.store_timeout,
+                    clock_warning: *self.clock_warning,
+                    wait_replicas: self.wait_replicas,
+                    learning_period: self.learning_period,
+                };
+                App::new(RedisStore::open_with(url, &options)?)
             }
             _ => return Err(ArgsError::Store),
         };
@@ -299,6 +321,8 @@ mod tests {
     fn replicas_need_a_redis() {
         let problem = "--wait-replicas is for Redis: `memory` has no replicas";
         assert_eq!(refusal(&["--store", "memory", "--wait-replicas", "1"]), problem);
+        let problem = "--learning-period is for Redis: nothing takes over from `memory`";
+        assert_eq!(refusal(&["--store", "memory", "--learning-period", "1s"]), problem);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `address` | how servers are named, and their certificates |
 //! | `sentinel` | which server is the master |
+//! | `learning` | whether a server that has just taken over decides |
 //! | `link` | one connection, and how it comes back |
 //! | `servers` | where a call goes, and which calls were not run |
 //! | `backoff` | when to try to connect again |
@@ -25,6 +26,7 @@ mod backoff;
 mod clock;
 mod cluster;
 mod guard;
+mod learning;
 mod link;
 mod permissions;
 mod refusals;
@@ -49,6 +51,7 @@ use self::address::Place;
 pub use self::address::{AddressError, TlsFiles};
 use self::clock::Clocks;
 use self::guard::Guards;
+use self::learning::Caution;
 use self::link::PATIENCE;
 use self::refusals::Refusals;
 use self::replicas::Replicas;
@@ -65,6 +68,34 @@ use crate::store::{Answering, NotReady, Store};
 /// From where on a difference between clocks is worth a warning, if nobody says so: far more than machines whose
 /// clocks are kept are apart.
 pub const CLOCK_WARNING: Duration = Duration::from_millis(500);
+
+/// How Redis is spoken to.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Certificates of its own for TLS.
+    pub tls: TlsFiles,
+    /// Within which time each batch is answered.
+    pub timeout: Duration,
+    /// From which difference between its clock and this machine's on to warn.
+    pub clock_warning: Duration,
+    /// How many replicas must have a decision before it is answered.
+    pub wait_replicas: u32,
+    /// How long a server that took over by a failover decides nothing.
+    pub learning_period: Duration,
+}
+
+impl Options {
+    /// The usual ones, with this timeout.
+    pub fn within(timeout: Duration) -> Self {
+        Self {
+            tls: TlsFiles::default(),
+            timeout,
+            clock_warning: CLOCK_WARNING,
+            wait_replicas: 0,
+            learning_period: Duration::ZERO,
+        }
+    }
+}
 
 /// Counts in Redis.
 pub struct RedisStore {
@@ -97,27 +128,21 @@ impl RedisStore {
     /// `redis-sentinel://10.0.0.1:26379,10.0.0.2:26379/mymaster/0`. It connects in the background, so this needs a
     /// running tokio runtime and no running Redis.
     pub fn open(url: &str, timeout: Duration) -> Result<Self, AddressError> {
-        Self::open_with(url, &TlsFiles::default(), timeout, CLOCK_WARNING, 0)
+        Self::open_with(url, &Options::within(timeout))
     }
 
-    /// A store as [`open`](Self::open) has it, with certificates of its own for TLS. It warns of servers whose
-    /// clocks are further than `clock_warning` from this machine's. It answers only what `wait_replicas` replicas have
-    /// as well.
-    pub fn open_with(
-        url: &str,
-        tls: &TlsFiles,
-        timeout: Duration,
-        clock_warning: Duration,
-        wait_replicas: u32,
-    ) -> Result<Self, AddressError> {
-        let place = Place::read(url, tls)?;
+    /// A store as [`open`](Self::open) has it, with other options.
+    pub fn open_with(url: &str, options: &Options) -> Result<Self, AddressError> {
+        let Options { timeout, clock_warning, wait_replicas, learning_period, .. } = *options;
+        let place = Place::read(url, &options.tls)?;
+        let caution = Caution { replicas: Replicas(wait_replicas), learning_period };
         let signs = Signs {
             clocks: Clocks::new(clock_warning),
             guards: Guards::new(timeout),
             refusals: Refusals::default(),
             shares: Shares::default(),
         };
-        Ok(Self { servers: Arc::new(Servers::open(place, Replicas(wait_replicas), &signs)), signs, timeout })
+        Ok(Self { servers: Arc::new(Servers::open(place, caution, &signs)), signs, timeout })
     }
 
     /// What [`Store::decide`] does, and when by the store's clock.

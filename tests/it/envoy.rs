@@ -5,6 +5,7 @@
 
 mod envoy {
     mod breakers;
+    mod reload;
     mod shims;
     mod success;
     mod trap;

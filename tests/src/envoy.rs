@@ -50,8 +50,12 @@ impl Envoy {
     fn start(setup: Setup) -> Result<Self> {
         let folder = Folder::new()?;
         let configuration = setup.configuration()?;
-        folder.write("bootstrap.json", &configuration.watching(&folder.file("listeners.json"))?)?;
-        folder.write("listeners.json", &configuration.listeners()?)?;
+        folder.write("bootstrap.json", &configuration.watching(&folder.file(LISTENERS))?)?;
+        let filter = setup.is_by_ecds().then(|| folder.file(FILTER));
+        if setup.is_by_ecds() {
+            folder.write(FILTER, &configuration.filter()?)?;
+        }
+        folder.write(LISTENERS, &configuration.listeners(filter.as_deref())?)?;
         let mut process = Process::start(
             command(&folder)?
                 .args(["--concurrency", &setup.worker_count().to_string()])
@@ -98,35 +102,66 @@ impl Envoy {
 
     /// Hands it another policy while it runs, and returns when new connections are judged by it or it is refused.
     pub fn update_policy(&mut self, policy: &Value) -> Result<Verdict> {
-        let logged = self.log().len();
-        let (accepted, rejected) =
-            ("listener_manager.lds.update_success", "listener_manager.lds.update_rejected");
-        let (accepted_before, rejected_before) =
-            (self.admin.counter(accepted)?, self.admin.counter(rejected)?);
-        let created = "listener_manager.listener_create_success";
-        let created_before = self.admin.counter(created)?;
+        self.update(self.setup.clone().policy(policy.clone()))
+    }
 
-        let setup = self.setup.clone().policy(policy.clone());
-        // written beside and renamed: Envoy watches for the move and must never read half a file
-        self.folder.write("listeners.json.new", &setup.configuration()?.listeners()?)?;
-        fs::rename(self.folder.file("listeners.json.new"), self.folder.file("listeners.json"))?;
+    /// The same with other code of the filter.
+    pub fn update_code(&mut self, file: PathBuf) -> Result<Verdict> {
+        self.update(self.setup.clone().code(file))
+    }
+
+    fn update(&mut self, setup: Setup) -> Result<Verdict> {
+        let logged = self.log().len();
+        let watched = if setup.is_by_ecds() { FILTER_UPDATES } else { LISTENER_UPDATES };
+        let count = |name: &str| self.admin.counter(name);
+        let (accepted_before, rejected_before) = (count(watched.accepted)?, count(watched.rejected)?);
+        let created_before = count(LISTENERS_CREATED)?;
+
+        let configuration = setup.configuration()?;
+        if setup.is_by_ecds() {
+            self.folder.replace(FILTER, &configuration.filter()?)?;
+        } else {
+            self.folder.replace(LISTENERS, &configuration.listeners(None)?)?;
+        }
 
         let is_accepted = wait::until("Envoy's verdict on a policy", || {
-            let accepted = self.admin.counter(accepted)? > accepted_before;
-            let rejected = self.admin.counter(rejected)? > rejected_before;
+            let accepted = count(watched.accepted)? > accepted_before;
+            let rejected = count(watched.rejected)? > rejected_before;
             Ok((accepted || rejected).then_some(accepted))
         })?;
         if !is_accepted {
             let said = self.log().get(logged..).unwrap_or_default().to_owned();
             return Ok(Verdict::Refused(said));
         }
-        wait::until("the new listener on each worker", || {
-            Ok((self.admin.counter(created)? >= created_before + self.setup.worker_count()).then_some(()))
-        })?;
+        if !setup.is_by_ecds() {
+            wait::until("the new listener on each worker", || {
+                Ok((count(LISTENERS_CREATED)? >= created_before + setup.worker_count()).then_some(()))
+            })?;
+        }
         self.setup = setup;
         Ok(Verdict::Accepted)
     }
 }
+
+/// The counters in which Envoy tells what became of an update.
+struct Updates {
+    accepted: &'static str,
+    rejected: &'static str,
+}
+
+const LISTENER_UPDATES: Updates = Updates {
+    accepted: "listener_manager.lds.update_success",
+    rejected: "listener_manager.lds.update_rejected",
+};
+const FILTER_UPDATES: Updates = Updates {
+    accepted: "extension_config_discovery.http_filter.lanekeeper.update_success",
+    rejected: "extension_config_discovery.http_filter.lanekeeper.update_rejected",
+};
+const LISTENERS_CREATED: &str = "listener_manager.listener_create_success";
+
+/// The watched files.
+const LISTENERS: &str = "listeners.json";
+const FILTER: &str = "filter.json";
 
 impl Drop for Envoy {
     fn drop(&mut self) {
@@ -199,6 +234,13 @@ impl Folder {
     fn write(&self, name: &str, content: &Value) -> Result<()> {
         let file = self.file(name);
         fs::write(&file, content.to_string()).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// Written beside and renamed: Envoy watches for the move and must never read half a file.
+    fn replace(&self, name: &str, content: &Value) -> Result<()> {
+        let new = format!("{name}.new");
+        self.write(&new, content)?;
+        fs::rename(self.file(&new), self.file(name)).with_context(|| format!("cannot replace {name}"))
     }
 
     fn log(&self) -> String {

@@ -79,11 +79,11 @@ enum Command {
     Load(load::Load),
     /// Break the store, the network and the processes around a real Envoy, one after the other, under constant load.
     ///
-    /// Every request is in an account. Ends with an error where one is lost, hangs for five seconds, or is answered with a failure
-    /// of ours; a goal that is missed (how soon nobody waits for a dead store any more, how long anybody waits, how soon
-    /// the store is back) is said, and is no error. Prints a table, and writes target/bench/chaos.json. All in full take
-    /// five minutes, and two cores of their own: on a machine that does something else too, give them precedence with
-    /// `sudo chrt --fifo 1 cargo xtask chaos`.
+    /// Every request is in an account. Ends with an error where one is lost, hangs for five seconds, or is answered with a
+    /// failure of ours; a goal that is missed (how soon nobody waits for a dead store any more, how long anybody waits,
+    /// how soon the store is back) is said, and is no error. Prints a table, and writes target/bench/chaos.json. All in
+    /// full take five minutes, and two cores of their own: on a machine that does something else too, give them
+    /// precedence with `sudo chrt --fifo 1 cargo xtask chaos`.
     Chaos(chaos::Chaos),
     /// Show on a real Envoy what Lanekeeper promises; ends with an error if a promise does not hold.
     Demo,

@@ -95,6 +95,11 @@ impl Holdings {
         self.due.first().map(|(at, _)| *at)
     }
 
+    /// All of them, the one in use last in front.
+    pub(super) fn latest_first(&self) -> impl Iterator<Item = (u128, &Holding)> {
+        self.by_subject.0.iter().map(|(subject, holding)| (*subject, holding))
+    }
+
     /// Of how many subjects something is held.
     pub(super) fn len(&self) -> usize {
         self.by_subject.0.len()

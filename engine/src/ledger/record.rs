@@ -12,6 +12,8 @@ use crate::wire::{KeyAnswer, WindowAnswer};
 
 /// The leases that a subject has at once: the one in use, and the next. A third takes the first one's place.
 const MOST_PORTIONS: usize = 2;
+/// Chunks that come back may be of leases that have been used up here, as long as there are no more than so many.
+const MOST_PUT_BACK: usize = 4;
 /// A chunk is what the node's demand spends in one part in so many of a lease's life.
 const PARTS: u32 = 12;
 /// What is known of a subject's demand is kept for so long after the last question.
@@ -101,8 +103,8 @@ impl Record {
         let same = self.portions.iter().position(|portion| portion.is_of_the_same_lease(&rest));
         if let Some(portion) = same.and_then(|at| self.portions.get_mut(at)) {
             portion.tokens = portion.tokens.saturating_add(rest.tokens);
-        } else if self.portions.len() < MOST_PORTIONS {
-            self.put(rest);
+        } else if self.portions.len() < MOST_PUT_BACK {
+            self.insert(rest);
         }
     }
 
@@ -145,9 +147,13 @@ impl Record {
     /// Adds a lease. What has to make way for it comes back.
     pub(super) fn put(&mut self, portion: Portion) -> Option<Portion> {
         self.portions.retain(|known| known.tokens > 0);
+        self.insert(portion);
+        (self.portions.len() > MOST_PORTIONS).then(|| self.portions.remove(0))
+    }
+
+    fn insert(&mut self, portion: Portion) {
         let at = self.portions.partition_point(|known| known.ends <= portion.ends);
         self.portions.insert(at, portion);
-        (self.portions.len() > MOST_PORTIONS).then(|| self.portions.remove(0))
     }
 
     /// Notes what the store answered to a question asked at `asked_at`.

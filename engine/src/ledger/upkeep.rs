@@ -98,6 +98,9 @@ impl Ledger {
 
     fn renewal(&mut self, cells: &dyn Cells, subject: u128, nodes: NonZeroU32) -> Option<Check> {
         let mut key = self.holdings.get(subject)?.renewal();
+        if self.counted.as_ref().is_some_and(|counted| !counted.holds(&key)) {
+            return None;
+        }
         self.ask_for(&mut key, subject, pool::read(cells, subject), nodes);
         Some(Check { keys: vec![key] })
     }

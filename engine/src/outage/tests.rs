@@ -41,7 +41,7 @@ fn tells_what_was_admitted_and_how_long_ago() {
     assert_eq!(reports.len(), 1, "nothing was admitted to b");
     assert_eq!((reports[0].key.as_str(), slices(&reports[0])), ("a", vec![(4_000, 1), (2_000, 2)]));
     assert!(told(&mut outage, 9_000).is_empty(), "it is under way");
-    outage.heard(&reports, &[Recorded::Recorded], at(9_000));
+    assert_eq!(outage.heard(&reports, &[Recorded::Recorded], at(9_000)), 3);
     assert!(outage.is_empty());
     assert_eq!(outage.next_due(), None);
 }
@@ -76,8 +76,8 @@ fn an_answer_that_comes_twice_or_for_nobody_changes_nothing() {
     outage.heard(&first, &[Recorded::Recorded], at(1));
     outage.note(&key("a"), 2, at(2));
     outage.heard(&first, &[Recorded::Recorded], at(3));
-    assert_eq!(slices(&told(&mut outage, 4)[0]), [(2, 2)]);
-    outage.heard(&first, &[Recorded::Recorded], at(5));
+    assert_eq!(slices(&told(&mut outage, 20)[0]), [(18, 2)]);
+    outage.heard(&first, &[Recorded::Recorded], at(21));
     assert_eq!(outage.len(), 1, "another report is under way");
 }
 
@@ -91,13 +91,55 @@ fn the_keys_of_a_callout_are_told_first_and_no_more_than_it_takes() {
     let first = outage.take_due(&asked, at(1));
     assert_eq!(first.len(), MAX_REPORTS);
     assert_eq!([first[0].key.as_str(), first[1].key.as_str()], ["k150", "k199"]);
-    let mut names: Vec<String> = first.into_iter().map(|report| report.key).collect();
-    for _ in 0..3 {
-        names.extend(told(&mut outage, 1).into_iter().map(|report| report.key));
+    assert_eq!(outage.next_due(), Some(at(11)));
+    let more = (0..150).map(|number| key(&format!("k{number}"))).collect::<Vec<_>>();
+    let those = outage.take_due(&more[..3], at(1));
+    assert!(those.iter().all(|report| ["k0", "k1", "k2"].contains(&report.key.as_str())), "whom it asks for");
+    let mut names: Vec<String> = first.into_iter().chain(those).map(|report| report.key).collect();
+    for turn in 1..4 {
+        assert!(told(&mut outage, 10 * turn).is_empty(), "it rests");
+        names.extend(told(&mut outage, 10 * turn + 1).into_iter().map(|report| report.key));
     }
     names.sort();
     names.dedup();
     assert_eq!(names.len(), 200);
+}
+
+#[test]
+fn a_store_that_has_failed_is_told_nothing_of_its_own_accord_until_it_has_answered() {
+    let mut outage = outage();
+    outage.note(&key("a"), 1, at(0));
+    outage.store_failed(at(5));
+    assert_eq!((told(&mut outage, 1_004).len(), outage.next_due()), (0, Some(at(1_005))));
+    outage.store_answered(at(500));
+    assert_eq!((told(&mut outage, 509).len(), told(&mut outage, 510).len()), (0, 1));
+    outage.note(&key("b"), 1, at(600));
+    outage.store_failed(at(600));
+    assert_eq!(outage.take_due(&[key("b")], at(601)).len(), 1, "beside a question that is asked anyway");
+}
+
+#[test]
+fn the_policy_that_follows_tells_what_is_left_and_again_what_was_under_way() {
+    let (mut before, mut after) = (outage(), Outage::new((1, 2), 4));
+    before.note(&key("a"), 1, at(0));
+    let told_before = told(&mut before, 0);
+    before.note(&key("b"), 2, at(100));
+    after.take_over(&mut before, at(100));
+    before.heard(&told_before, &[Recorded::Recorded], at(110));
+    assert_eq!((before.len(), after.len()), (0, 2));
+    assert_eq!(slices(&told(&mut after, 200)[0]), [(100, 2)]);
+    let again = told(&mut after, 1_100);
+    assert_eq!((again.len(), again[0].id), (1, told_before[0].id));
+}
+
+#[test]
+fn while_the_store_recovers_it_gives_way_and_no_longer() {
+    let mut outage = outage();
+    assert!(!outage.gives_way(false, at(0)));
+    let gives_way = |ms| outage.gives_way(true, at(ms));
+    assert_eq!([5, 404, 405, 500].map(gives_way), [true, true, false, false]);
+    assert!(!outage.gives_way(false, at(600)));
+    assert!(outage.gives_way(true, at(700)), "it recovers once more");
 }
 
 #[test]
@@ -152,6 +194,22 @@ fn slices_are_finest_where_the_shortest_window_looks() {
     let off = ages.windows(2).map(|pair| (pair[0] - pair[1]) as f64 / (pair[0] + 1000) as f64);
     assert!(off.fold(0.0, f64::max) < 0.5, "{ages:?}");
     assert!(ages.iter().filter(|age| **age < 1000).count() >= 2, "{ages:?}");
+}
+
+#[test]
+fn a_slice_of_a_window_in_even_use_is_never_longer_than_a_sixth_of_it() {
+    let mut outage = outage();
+    for tenths in 0..1800 {
+        outage.note(&key("a"), 1, at(100 * tenths));
+        if tenths % 37 == 0 {
+            let reports = told(&mut outage, 100 * tenths);
+            let ages: Vec<u64> = slices(&reports[0]).into_iter().map(|(age, _)| age).collect();
+            let longest = ages.windows(2).map(|pair| pair[0] - pair[1]).max().unwrap_or(0);
+            assert!(longest <= 10_000, "{ages:?}");
+            outage = self::outage();
+            (0..=tenths).for_each(|tenths| outage.note(&key("a"), 1, at(100 * tenths)));
+        }
+    }
 }
 
 proptest! {

@@ -5,6 +5,7 @@ use lanekeeper_engine::policy::{CircuitSettings, written};
 use lanekeeper_engine::units::Timestamp;
 
 use super::Active;
+use super::store::StoreLink;
 use crate::cells::CIRCUITS;
 use crate::host::{self, Level};
 
@@ -26,6 +27,12 @@ impl Active {
         may
     }
 
+    /// Whether this worker, which has something to tell, is the one that is to find out at `now` whether the store is back.
+    pub(super) fn may_probe(&mut self, now: Timestamp) -> bool {
+        let is_left_alone = |store: &StoreLink| matches!(store.circuit.phase(), Phase::Open | Phase::Probing);
+        self.store.as_ref().is_some_and(is_left_alone) && self.may_ask(now)
+    }
+
     /// The store answered what it was asked at `asked_at`.
     pub(super) fn store_answered(&mut self, asked_at: Timestamp, now: Timestamp) {
         if let Some(store) = &mut self.store {
@@ -38,6 +45,7 @@ impl Active {
     pub(super) fn store_failed(&mut self, asked_at: Timestamp, now: Timestamp) {
         if let Some(store) = &mut self.store {
             store.circuit.failed(&CIRCUITS, asked_at, now);
+            self.outage.iter_mut().for_each(|outage| outage.store_failed(now));
             self.tell_turn();
         }
     }

@@ -87,6 +87,7 @@ impl Active {
     /// Notes what a callout has said. `in_time` when its streams can use it.
     pub(super) fn hear(&mut self, call: &Call, heard: &Heard, in_time: bool, now: Timestamp) {
         self.nodes = heard.nodes.unwrap_or(self.nodes);
+        self.hear_of_reports(call, heard, now);
         for (check, answer) in call.checks().iter().zip(heard.answers()) {
             self.refusals.remember(check, answer, call.asked_at());
             if let (Some(ledger), Some(store)) = (&mut self.ledger, &mut self.store) {
@@ -116,8 +117,9 @@ impl Active {
         }
     }
 
-    /// A load, with what leases are due.
+    /// A load, with what leases are due, and what the store is to be told.
     pub(super) fn laden(&mut self, mut load: Load, now: Timestamp) -> Load {
+        self.add_reports(&mut load, now);
         load.breakers = self.reports.due(&self.breakers, &BREAKERS, now);
         if let Some(ledger) = &mut self.ledger {
             load.due = ledger.take_due(&LEASES, self.nodes, now, load.room().min(MAX_RENEWALS));
@@ -125,16 +127,22 @@ impl Active {
         load
     }
 
-    /// Sends what leases are due, and how breakers have changed, if no callout is under way that would take it along.
+    /// Sends what leases are due, what the store is to be told, and how breakers have changed, if no callout is under way
+    /// that would take it along.
     pub(super) fn send_due(&mut self, now: Timestamp) {
         let leases = self.ledger.as_ref().and_then(|ledger| ledger.next_due());
+        if self.store.as_ref().is_none_or(|store| store.batches.is_asking()) {
+            return;
+        }
         let is_due = leases.is_some_and(|at| at <= now) || self.reports.has_news();
-        if !is_due || self.store.as_ref().is_none_or(|store| store.batches.is_asking()) {
+        if !is_due && !self.reports_are_due(now) {
             return;
         }
         if !self.may_keep_up(now) {
             self.ledger.iter_mut().for_each(|ledger| ledger.forgo_due(now));
-            return;
+            if !self.reports_may_probe(now) {
+                return;
+            }
         }
         let load = self.laden(Load::default(), now);
         if !load.is_empty() {

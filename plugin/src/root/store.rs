@@ -72,6 +72,7 @@ impl Active {
         self.store_failed(now, now);
         self.metrics.call(CallEnd::NotSent);
         self.unheard(call.checks(), false);
+        self.reports_unheard(&call, false, now);
         let unsent = call.into_load();
         for charge in unsent.charges {
             self.charge_elsewhere(charge.account, &charge.check, now);
@@ -118,6 +119,7 @@ impl Active {
             }
             Err(end) => {
                 self.unheard(call.checks(), false);
+                self.reports_unheard(&call, end == CallEnd::Refused, now);
                 self.call_failed(now, call, end, Vec::new(), answering);
             }
         }
@@ -157,6 +159,7 @@ impl Active {
         let lost = store.batches.lost_before(before(now, patience));
         if let Some(call) = lost {
             self.unheard(call.checks(), false);
+            self.reports_unheard(&call, false, now);
             self.call_failed(now, call, CallEnd::TimedOut, Vec::new(), answering);
         }
     }

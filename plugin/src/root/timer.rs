@@ -39,7 +39,7 @@ impl Timer {
 }
 
 impl Active {
-    /// Lets the timer watch over what is under way, what leases are due, and what breakers have to tell. It is stopped
+    /// Lets the timer watch over what is under way, what leases are due, and what the store and breakers are to be told. It is stopped
     /// by itself alone ([`Self::rest`]), so that a busy root does not set it anew with every callout.
     pub(super) fn pace(&mut self) {
         self.timer.hasten(self.wanted_period());
@@ -59,7 +59,7 @@ impl Active {
     fn wanted_period(&self) -> Option<Duration> {
         let leases = self.ledger.as_ref().and_then(|ledger| ledger.next_due());
         let store = self.store.as_ref().and_then(|store| store.period(leases.is_some()));
-        [store, self.breakers_period()].into_iter().flatten().min()
+        [store, self.reports_period(), self.breakers_period()].into_iter().flatten().min()
     }
 
     fn breakers_period(&self) -> Option<Duration> {

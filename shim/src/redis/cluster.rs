@@ -16,8 +16,8 @@ use tracing::{debug, info};
 
 use super::Signs;
 use super::address::Address;
+use super::learning::Caution;
 use super::link::{Link, PATIENCE};
-use super::replicas::Replicas;
 use super::room::Admits;
 use super::sentinel::Server;
 use crate::store::NotReady;
@@ -27,6 +27,8 @@ const SLOTS: u16 = 16_384;
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// The least time between two such questions, however many callers are sent elsewhere.
 const ASK_AFTER: Duration = Duration::from_millis(50);
+/// The same while a node is away, which may last: far within the two seconds in which its replica is to be found.
+const ASK_AWAY_AFTER: Duration = Duration::from_millis(200);
 
 /// A cluster's nodes.
 pub(super) struct Cluster {
@@ -39,7 +41,7 @@ struct Board {
     manner: ConnectionInfo,
     /// The addresses that were given; they are never forgotten.
     seeds: Vec<Address>,
-    replicas: Replicas,
+    caution: Caution,
     signs: Signs,
     links: Mutex<HashMap<Address, Arc<Link>>>,
     /// The node of each slot; none until the cluster was asked for the first time, with whatever result.
@@ -56,16 +58,11 @@ pub(super) fn slot(key: &str) -> u16 {
 
 impl Cluster {
     /// Finds the nodes in the background, starting from any of `seeds`. Needs a running tokio runtime.
-    pub(super) fn open(
-        manner: ConnectionInfo,
-        seeds: Vec<Address>,
-        replicas: Replicas,
-        signs: &Signs,
-    ) -> Self {
+    pub(super) fn open(manner: ConnectionInfo, seeds: Vec<Address>, caution: Caution, signs: &Signs) -> Self {
         let board = Arc::new(Board {
             manner,
             seeds,
-            replicas,
+            caution,
             signs: signs.clone(),
             links: Mutex::default(),
             owners: watch::Sender::new(None),
@@ -142,10 +139,16 @@ impl Drop for Cluster {
 
 impl Board {
     async fn keep(self: Arc<Self>) {
+        let mut known = Vec::new();
         loop {
-            let slots = self.ask().await;
-            self.adopt(slots.unwrap_or_default());
-            sleep(ASK_AFTER).await;
+            if let Some(slots) = self.ask().await.filter(|slots| !slots.is_empty()) {
+                self.adopt(&slots, &known);
+                known = slots;
+            } else {
+                self.adopt_none();
+            }
+            let misses_one = self.links().values().any(|link| link.is_away());
+            sleep(if misses_one { ASK_AWAY_AFTER } else { ASK_AFTER }).await;
             // Asked early or late, it is asked.
             let _ = timeout(ASK_EVERY, self.stale.notified()).await;
         }
@@ -170,26 +173,30 @@ impl Board {
         None
     }
 
-    /// Takes the slots for what they are said to be. Where nobody answered, what was known stays.
-    fn adopt(&self, slots: Vec<Served>) {
+    /// Takes the slots for what they are said to be, after what was `known` before.
+    fn adopt(&self, slots: &[Served], known: &[Served]) {
         let mut owners = vec![None; usize::from(SLOTS)];
-        for served in &slots {
+        for served in slots {
             let link = self.link(&served.by);
+            if served.took_over(known, slots) {
+                link.took_over(&format!("{}:{}", served.by.host, served.by.port));
+            }
             if let Some(places) = owners.get_mut(served.from..=served.to) {
                 places.fill(Some(link));
             }
         }
-        if slots.is_empty() {
-            self.owners.send_if_modified(|known| {
-                let is_first = known.is_none();
-                known.get_or_insert(owners);
-                is_first
-            });
-            return;
-        }
         self.owners.send_replace(Some(owners));
         self.links().retain(|address, _| {
             self.seeds.contains(address) || slots.iter().any(|served| served.by == *address)
+        });
+    }
+
+    /// Nobody told the slots: what was known stays, and who waited for the first answer knows that there is none.
+    fn adopt_none(&self) {
+        self.owners.send_if_modified(|known| {
+            let is_first = known.is_none();
+            known.get_or_insert_with(|| vec![None; usize::from(SLOTS)]);
+            is_first
         });
     }
 
@@ -211,7 +218,7 @@ impl Board {
         let mut links = self.links();
         let link = links.entry(address.clone()).or_insert_with(|| {
             info!(host = address.host, port = address.port, "a node of the cluster");
-            Arc::new(Link::open(Server::Known(address.of(&self.manner)), self.replicas, &self.signs))
+            Arc::new(Link::open(Server::Known(address.of(&self.manner)), self.caution, &self.signs))
         });
         Arc::clone(link)
     }
@@ -244,5 +251,58 @@ impl Served {
             by.host.clone_from(&asked.host);
         }
         Some(Self { from: usize::try_from(*from).ok()?, to: usize::try_from(*to).ok()?, by })
+    }
+
+    /// Whether its node has taken over: it had no slots before, and has some now of one that has none any more. Slots
+    /// that move leave their old node one by one.
+    fn took_over(&self, before: &[Self], now: &[Self]) -> bool {
+        let has_slots = |served: &[Self], node: &Address| served.iter().any(|served| served.by == *node);
+        let was_here = |old: &&Self| old.from <= self.to && self.from <= old.to;
+        !has_slots(before, &self.by) && before.iter().filter(was_here).any(|old| !has_slots(now, &old.by))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn served(ranges: &[(usize, usize, &str)]) -> Vec<Served> {
+        let read =
+            |&(from, to, by): &(usize, usize, &str)| Served { from, to, by: Address::read(by).unwrap() };
+        ranges.iter().map(read).collect()
+    }
+
+    /// Who took over between two answers.
+    fn took_over(before: &[(usize, usize, &str)], now: &[(usize, usize, &str)]) -> Vec<u16> {
+        let (before, now) = (served(before), served(now));
+        now.iter().filter(|served| served.took_over(&before, &now)).map(|served| served.by.port).collect()
+    }
+
+    const WHOLE: [(usize, usize, &str); 2] = [(0, 99, "a:1"), (100, 199, "b:2")];
+
+    #[test]
+    fn a_replica_that_has_the_slots_of_a_master_that_has_none_took_over() {
+        assert_eq!(took_over(&WHOLE, &[(0, 99, "a:1"), (100, 199, "r:3")]), [3]);
+        let split = [(0, 99, "a:1"), (100, 149, "b:2"), (150, 159, "a:1"), (160, 199, "b:2")];
+        let failed_over = [(0, 99, "a:1"), (100, 149, "r:3"), (150, 159, "a:1"), (160, 199, "r:3")];
+        assert_eq!(took_over(&split, &failed_over), [3, 3]);
+    }
+
+    #[test]
+    fn who_is_moved_slots_to_did_not_take_over() {
+        for now in [
+            &[(0, 109, "a:1"), (110, 199, "b:2")][..],
+            &[(0, 99, "a:1"), (100, 109, "new:3"), (110, 199, "b:2")],
+            // all of them, to one that is no replica
+            &[(0, 199, "a:1")],
+        ] {
+            assert!(took_over(&WHOLE, now).is_empty(), "{now:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_answer_says_nothing_of_who_was_there_before() {
+        assert!(took_over(&[], &WHOLE).is_empty());
+        assert!(took_over(&WHOLE, &WHOLE).is_empty());
     }
 }

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use lanekeeper_engine::wire::StoreError;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, Pipeline, RedisError, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, Pipeline, RedisError,
+    Value,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -18,6 +21,7 @@ use tracing::{debug, info, warn};
 use super::Signs;
 use super::backoff::Backoff;
 use super::guard::Guard;
+use super::learning::{Caution, Learning};
 use super::replicas::Replicas;
 use super::room::Admits;
 use super::sentinel::Server;
@@ -47,6 +51,7 @@ struct Line {
     /// Whom the server counts, as it was last known.
     admits: watch::Sender<Admits>,
     guard: Guard,
+    learning: Learning,
 }
 
 #[derive(Clone)]
@@ -59,15 +64,16 @@ enum State {
 
 impl Link {
     /// A link that connects in the background, and again whenever it is lost. Needs a running tokio runtime.
-    pub(super) fn open(server: Server, replicas: Replicas, signs: &Signs) -> Self {
+    pub(super) fn open(server: Server, caution: Caution, signs: &Signs) -> Self {
         let line = Arc::new(Line {
             state: watch::Sender::new(State::Starting),
             answered: AtomicUsize::new(0),
             broken: watch::Sender::new(None),
             admits: watch::Sender::new(Admits::default()),
             guard: signs.guards.guard(),
+            learning: Learning::new(caution.learning_period),
         });
-        let keeper = tokio::spawn(Arc::clone(&line).keep(server, replicas, signs.clone()));
+        let keeper = tokio::spawn(Arc::clone(&line).keep(server, caution.replicas, signs.clone()));
         Self { line, keeper }
     }
 
@@ -99,6 +105,16 @@ impl Link {
     /// Gives the connection up: the next one may lead to a server that does its work.
     pub(super) fn leave(&self, why: NotReady) {
         self.line.broken.send_replace(Some(why));
+    }
+
+    /// Notes that the server called `name` has taken over from another one.
+    pub(super) fn took_over(&self, name: &str) {
+        self.line.learning.begin(name);
+    }
+
+    /// Whether the server has taken over so recently that it decides nothing yet.
+    pub(super) fn is_learning(&self) -> bool {
+        self.line.learning.is_on()
     }
 
     /// Whom the server counts.
@@ -142,11 +158,15 @@ impl Line {
     async fn keep(self: Arc<Self>, server: Server, replicas: Replicas, signs: Signs) {
         let name = server.name();
         let mut backoff = Backoff::new();
+        let mut last: Option<ConnectionAddr> = None;
         loop {
             let mut lasted = Duration::ZERO;
             let NotReady { error, reason, code } = match reach(&server, replicas).await {
                 Ok((at, connection)) => {
                     info!(name, address = %at.addr(), "connected to redis");
+                    if last.replace(at.addr().clone()).is_some_and(|last| last != *at.addr()) {
+                        self.learning.begin(&name);
+                    }
                     let began = Instant::now();
                     let ended = self.use_while_alive(&server, &at, &signs, connection).await;
                     lasted = began.elapsed();

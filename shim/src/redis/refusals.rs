@@ -15,10 +15,11 @@ use redis::{ErrorKind, RedisError};
 use tracing::warn;
 
 /// Those that have a series of their own. What else there is, scripts may make up.
-const CODES: [&str; 14] = [
+const CODES: [&str; 15] = [
     "BUSY",
     "CLUSTERDOWN",
     "ERR",
+    "LEARNING",
     "LOADING",
     "MASTERDOWN",
     "MISCONF",

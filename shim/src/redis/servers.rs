@@ -17,11 +17,12 @@ use tracing::debug;
 use super::Signs;
 use super::address::Place;
 use super::cluster::{self, Cluster};
+use super::learning::{self, Caution};
 use super::link::{Link, not_connected};
 use super::refusals::Refusals;
 use super::replicas::Replicas;
 use super::room::Admits;
-use super::script::Script;
+use super::script::{Script, TAKE};
 use crate::store::NotReady;
 
 /// How often one call may be sent somewhere else. A slot that moves costs two or three; more is a cluster that
@@ -61,13 +62,21 @@ struct Attempt {
     asks: bool,
 }
 
+impl Attempt {
+    /// Whether it asks a server for a decision that makes none yet.
+    fn is_too_early(&self, calls: &[Call]) -> bool {
+        let decides = |call: &Call| std::ptr::eq(call.script, &*TAKE);
+        self.to.is_learning() && calls.get(self.call).is_some_and(decides)
+    }
+}
+
 impl Servers {
-    pub(super) fn open(place: Place, replicas: Replicas, signs: &Signs) -> Self {
+    pub(super) fn open(place: Place, caution: Caution, signs: &Signs) -> Self {
         let place = match place {
-            Place::One(server) => Held::One(Arc::new(Link::open(server, replicas, signs))),
-            Place::Cluster { manner, seeds } => Held::Cluster(Cluster::open(manner, seeds, replicas, signs)),
+            Place::One(server) => Held::One(Arc::new(Link::open(server, caution, signs))),
+            Place::Cluster { manner, seeds } => Held::Cluster(Cluster::open(manner, seeds, caution, signs)),
         };
-        Self { place, replicas, refusals: signs.refusals.clone() }
+        Self { place, replicas: caution.replicas, refusals: signs.refusals.clone() }
     }
 
     /// Whether every server would answer now.
@@ -194,6 +203,8 @@ async fn send(
     deadline: Instant,
 ) -> Vec<(Attempt, Result<Value, StoreError>)> {
     let mut batches: Vec<Vec<Attempt>> = Vec::new();
+    let (early, attempts): (Vec<Attempt>, Vec<Attempt>) =
+        attempts.into_iter().partition(|attempt| attempt.is_too_early(calls));
     for attempt in attempts {
         let batch = batches
             .iter_mut()
@@ -204,7 +215,8 @@ async fn send(
         }
     }
     let sent = batches.into_iter().map(|batch| send_batch(calls, batch, replicas, deadline));
-    join_all(sent).await.into_iter().flatten().collect()
+    let refused = early.into_iter().map(|attempt| (attempt, Ok(learning::refusal())));
+    join_all(sent).await.into_iter().flatten().chain(refused).collect()
 }
 
 async fn send_batch(

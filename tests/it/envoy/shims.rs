@@ -1,7 +1,11 @@
-//! Several shims behind one cluster.
+//! Several shims behind one cluster, and one after the other.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use anyhow::Result;
 use lanekeeper_tests::client::{Client, TRUSTED};
-use lanekeeper_tests::envoy::Setup;
+use lanekeeper_tests::envoy::{Envoy, Setup};
 use lanekeeper_tests::redis::Redis;
 use lanekeeper_tests::shim_process::ShimProcess;
 use lanekeeper_tests::upstream::Upstream;
@@ -44,4 +48,43 @@ fn a_shim_that_crashes_beside_another_is_left_alone_and_no_client_sees_it() {
         let answer = ask();
         assert_eq!((answer.status, answer.headers.get(FALLBACK)), (200, None));
     }
+}
+
+/// Clients that ask without a pause, each request of another user; they panic when one is not decided by the store.
+fn ask_all_the_time(envoy: &Envoy, until: &AtomicBool) -> u64 {
+    let clients = (0..4).map(|client| {
+        move || {
+            let (kept, mut asked) = (Client::from(TRUSTED).unwrap(), 0);
+            while !until.load(Ordering::Relaxed) {
+                let user = format!("{client}-{asked}");
+                let answer = get(&kept, envoy, &[("x-user", user.as_bytes())]);
+                assert_eq!((answer.status, answer.headers.get(FALLBACK)), (200, None), "{user}");
+                asked += 1;
+            }
+            asked
+        }
+    });
+    thread::scope(|scope| {
+        let clients: Vec<_> = clients.map(|client| scope.spawn(client)).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).sum()
+    })
+}
+
+#[test]
+fn shims_that_take_over_from_each_other_are_noticed_by_no_client() {
+    let (upstream, redis) = (Upstream::start().unwrap(), Redis::start().unwrap());
+    let mut shim = ShimProcess::start(&redis.url()).unwrap();
+    let setup = Setup::new(upstream.address()).store(shim.address());
+    let envoy = setup.policy(patient(1_000_000)).start().unwrap();
+    let done = AtomicBool::new(false);
+    let asked = thread::scope(|scope| {
+        let asking = scope.spawn(|| ask_all_the_time(&envoy, &done));
+        let replaced: Result<()> = (0..20).try_for_each(|_| shim.replace());
+        done.store(true, Ordering::Relaxed);
+        replaced.unwrap();
+        asking.join().unwrap()
+    });
+    assert!(asked > 20, "{asked}");
+    let decided = envoy.admin().metric("lanekeeper_decisions_total", &[("source", "store")]).unwrap();
+    assert_eq!(decided, asked, "each once, and by the store");
 }

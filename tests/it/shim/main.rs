@@ -27,6 +27,7 @@ mod redis_answers;
 mod redis_away;
 mod redis_clock;
 mod redis_cluster;
+mod redis_cluster_failover;
 mod redis_failover;
 mod redis_guard;
 mod redis_memory;

@@ -5,19 +5,22 @@ use std::time::Duration;
 
 use lanekeeper_engine::wire::{CheckAnswer, StoreError};
 use lanekeeper_shim::app::App;
-use lanekeeper_shim::redis::{ACL_RULES, AddressError, RedisStore, TlsFiles};
+use lanekeeper_shim::redis::{ACL_RULES, AddressError, Options, RedisStore, TlsFiles};
 use lanekeeper_tests::redis::Redis;
 use lanekeeper_tests::redis::tls::{Ca, TlsRedis};
 use redis::Value;
 
-use crate::support::{HOUR, PATIENT, SECOND, Shim, bucket, check, left, rejected, sliding};
+use crate::support::{HOUR, PATIENT, Shim, bucket, check, left, rejected, sliding};
 
 fn run(redis: &Redis, words: &[&str]) -> Value {
     redis::cmd(words[0]).arg(&words[1..]).query(&mut redis.connect().unwrap()).unwrap()
 }
 
 async fn shim_at(url: &str, tls: &TlsFiles) -> Shim {
-    Shim::start(App::new(RedisStore::open_with(url, tls, PATIENT, SECOND, 0).unwrap())).await
+    Shim::start(App::new(
+        RedisStore::open_with(url, &Options { tls: tls.clone(), ..Options::within(PATIENT) }).unwrap(),
+    ))
+    .await
 }
 
 /// What `/readyz` says of a store that is not ready.
@@ -77,7 +80,9 @@ async fn refuses_files_that_are_no_use() {
     let ca = Ca::new().unwrap();
     let (cert, key) = ca.sign("shim").unwrap();
     let open = |url: &str, ca: Option<PathBuf>, client| {
-        RedisStore::open_with(url, &TlsFiles { ca, client }, PATIENT, SECOND, 0).err().unwrap()
+        RedisStore::open_with(url, &Options { tls: TlsFiles { ca, client }, ..Options::within(PATIENT) })
+            .err()
+            .unwrap()
     };
     let tls = "rediss://127.0.0.1";
     let error = open("redis://127.0.0.1", Some(ca.file()), None);

@@ -8,7 +8,7 @@ use lanekeeper_engine::lease::LeaseAsk;
 use lanekeeper_engine::window::Window;
 use lanekeeper_engine::wire::{Check, CheckAnswer, StoreError};
 use lanekeeper_shim::app::App;
-use lanekeeper_shim::redis::{ACL_RULES, CLUSTER_ACL_RULES, RedisStore, TlsFiles};
+use lanekeeper_shim::redis::{ACL_RULES, CLUSTER_ACL_RULES, Options, RedisStore, TlsFiles};
 use lanekeeper_shim::store::Store;
 use lanekeeper_tests::redis::cluster::{Cluster, Node};
 use lanekeeper_tests::redis::tls::Ca;
@@ -238,7 +238,8 @@ async fn counts_on_every_node_of_a_cluster_that_talks_nothing_but_tls() {
     let ca = Ca::new().unwrap();
     let cluster = Cluster::start_tls(&ca).unwrap();
     let files = TlsFiles { ca: Some(ca.file()), client: Some(ca.sign("shim").unwrap()) };
-    let store = RedisStore::open_with(&cluster.url(), &files, PATIENT, SECOND, 0).unwrap();
+    let store =
+        RedisStore::open_with(&cluster.url(), &Options { tls: files, ..Options::within(PATIENT) }).unwrap();
     let shim = Shim::start(App::new(store)).await;
     shim.until_ready().await;
     let windows = [sliding(2, HOUR)];

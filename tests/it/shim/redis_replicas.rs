@@ -4,17 +4,19 @@ use std::time::Duration;
 
 use lanekeeper_engine::wire::{CheckAnswer, StoreError};
 use lanekeeper_shim::app::App;
-use lanekeeper_shim::redis::{ACL_RULES, RedisStore, SENTINEL_ACL_RULES, TlsFiles, WAIT_ACL_RULES};
+use lanekeeper_shim::redis::{ACL_RULES, Options, RedisStore, SENTINEL_ACL_RULES, WAIT_ACL_RULES};
 use lanekeeper_tests::redis::Redis;
 use lanekeeper_tests::redis::cluster::Cluster;
 use lanekeeper_tests::redis::sentinel::Watched;
 use lanekeeper_tests::wait;
 
-use crate::support::{HOUR, PATIENT, SECOND, Shim, allowed, check, left, sliding};
+use crate::support::{HOUR, PATIENT, Shim, allowed, check, left, sliding};
 
 const LIMIT: u32 = 40;
 /// Of no use but to be over.
 const SHORT: Duration = Duration::from_secs(4);
+/// The same, before Sentinel leads a lost replica back to its master (`failover-timeout`, 3 s).
+const SHORTER: Duration = Duration::from_secs(2);
 const REFUSED: CheckAnswer = CheckAnswer::Failed { error: StoreError::Refused };
 
 fn run<T: redis::FromRedisValue>(redis: &Redis, words: &[&str]) -> T {
@@ -23,7 +25,7 @@ fn run<T: redis::FromRedisValue>(redis: &Redis, words: &[&str]) -> T {
 
 /// A shim whose answers wait for so many replicas, and no longer than `timeout`.
 async fn shim_at(url: &str, timeout: Duration, wait_replicas: u32) -> Shim {
-    let store = RedisStore::open_with(url, &TlsFiles::default(), timeout, SECOND, wait_replicas).unwrap();
+    let store = RedisStore::open_with(url, &Options { wait_replicas, ..Options::within(timeout) }).unwrap();
     let shim = Shim::start(App::new(store)).await;
     shim.until_ready().await;
     shim
@@ -90,7 +92,7 @@ async fn waits_for_the_replicas_of_each_node_of_a_cluster() {
 /// How many are admitted by a master whose replica hears half of it, and then by that replica.
 async fn admitted_over_a_failover(wait_replicas: u32) -> u32 {
     let mut watched = Watched::start().unwrap();
-    let shim = shim_at(&watched.url(), SHORT, wait_replicas).await;
+    let shim = shim_at(&watched.url(), SHORTER, wait_replicas).await;
     let mut admitted = 0;
     for _ in 0..LIMIT / 2 {
         allowed(&asks_one(&shim).await);
@@ -145,7 +147,8 @@ async fn needs_a_permission_more_and_says_so() {
         run::<()>(server, &user.concat());
     }
     let url = watched.url().replace("://", "://lanekeeper:secret@");
-    let store = RedisStore::open_with(&url, &TlsFiles::default(), PATIENT, SECOND, 1).unwrap();
+    let store =
+        RedisStore::open_with(&url, &Options { wait_replicas: 1, ..Options::within(PATIENT) }).unwrap();
     let shim = Shim::start(App::new(store)).await;
     assert_eq!(asks_one(&shim).await, REFUSED);
     let answer: serde_json::Value = shim.get("/readyz").await.json().await.unwrap();

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use lanekeeper_engine::wire::{CheckAnswer, StoreError};
 use lanekeeper_shim::app::App;
-use lanekeeper_shim::redis::{ACL_RULES, RedisStore, SENTINEL_ACL_RULES, TlsFiles};
+use lanekeeper_shim::redis::{ACL_RULES, Options, RedisStore, SENTINEL_ACL_RULES, TlsFiles};
 use lanekeeper_tests::redis::Redis;
 use lanekeeper_tests::redis::sentinel::{Setup, Watched};
 use lanekeeper_tests::redis::tls::Ca;
 
 use crate::hash::Counted;
-use crate::support::{HOUR, PATIENT, SECOND, Shim, allowed, check, left, sliding};
+use crate::support::{HOUR, PATIENT, Shim, allowed, check, left, sliding};
 
 fn run<T: redis::FromRedisValue>(redis: &Redis, words: &[&str]) -> T {
     redis::cmd(words[0]).arg(&words[1..]).query(&mut redis.connect().unwrap()).unwrap()
@@ -89,7 +89,11 @@ async fn goes_on_with_the_next_master_through_tls_and_with_a_password() {
     let setup = Setup { ca: Some(&ca), password: Some("secret"), ..Setup::default() };
     let mut watched = Watched::start_as(&setup).unwrap();
     let files = TlsFiles { ca: Some(ca.file()), client: Some(ca.sign("shim").unwrap()) };
-    let open = |url: &str| App::new(RedisStore::open_with(url, &files, PATIENT, SECOND, 0).unwrap());
+    let open = |url: &str| {
+        App::new(
+            RedisStore::open_with(url, &Options { tls: files.clone(), ..Options::within(PATIENT) }).unwrap(),
+        )
+    };
     let stranger = Shim::start(open(&watched.url())).await;
     let reason = stranger.get("/readyz").await.text().await.unwrap();
     assert!(reason.contains("NOAUTH"), "the master asks for a password: {reason}");
@@ -122,4 +126,32 @@ fn needs_the_name_of_the_master() {
         let error = RedisStore::open(url, PATIENT).err().unwrap().to_string();
         assert!(error.starts_with("the name of the master follows"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_master_that_sentinel_has_just_named_decides_nothing_while_it_learns() {
+    let mut watched = Watched::start().unwrap();
+    let options = Options { learning_period: Duration::from_secs(1), ..Options::within(PATIENT) };
+    let shim = Shim::start(App::new(RedisStore::open_with(&watched.url(), &options).unwrap())).await;
+    shim.until_ready().await;
+    let ask = || check(&[("k:{a}", 1, &[sliding(10, HOUR)])]);
+    assert_eq!(left(&shim.ask(ask()).await), [[9]], "the first one took over from nobody");
+    watched.settle().unwrap();
+    watched.servers[0].kill();
+    let learning = "lanekeeper_shim_redis_refusals_total{code=\"LEARNING\"}";
+    assert_eq!(shim.metric(learning).await, 0.0);
+    loop {
+        match shim.ask(ask()).await {
+            CheckAnswer::Failed { error: StoreError::Refused } if shim.metric(learning).await > 0.0 => break,
+            CheckAnswer::Failed { .. } => tokio::time::sleep(Duration::from_millis(5)).await,
+            decided => panic!("{decided:?}"),
+        }
+    }
+    let answer = loop {
+        match shim.ask(ask()).await {
+            CheckAnswer::Failed { .. } => tokio::time::sleep(Duration::from_millis(5)).await,
+            decided => break decided,
+        }
+    };
+    assert_eq!(left(&answer), [[8]]);
 }

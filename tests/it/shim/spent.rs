@@ -144,7 +144,7 @@ async fn spreads_a_report_over_the_shards_and_once_however_often_it_comes(shim: 
 
 async fn takes_as_many_reports_as_a_message_may_hold(shim: Shim) {
     let windows = [sliding(10, HOUR), sliding(100, 24 * HOUR)];
-    let slices = [(HOUR, 1); 16];
+    let slices = [(2 * HOUR, 1); 16];
     let reports = (0..MAX_SPENT).map(|n| report(&format!("k:{{{n}}}"), 1, &slices, &windows)).collect();
     tell(&shim, reports).await;
     assert_eq!(look(&shim, "k:{255}", &windows).await, [10, 84]);

@@ -1,7 +1,7 @@
 //! Envoy's configuration for a test: the shipped one, with other ports, addresses and another policy.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -11,6 +11,10 @@ use crate::tools;
 
 const STORE_CLUSTER: &str = "lanekeeper";
 const LISTENER_TYPE: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+const EXTENSION_TYPE: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
+const WASM_TYPE: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+/// The HTTP filters of a listener.
+const FILTERS: &str = "/filter_chains/0/filters/0/typed_config/http_filters";
 const PROTOCOLS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const PROTOCOLS_TYPE: &str = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 // 96 KiB: the worst that the tests send is 64 KiB of headers, and Envoy's default is 60
@@ -34,6 +38,8 @@ pub struct Setup {
     policy: Option<Value>,
     filter: Filter,
     is_trapping: bool,
+    code: Option<PathBuf>,
+    is_by_ecds: bool,
     workers: u64,
     upstream_trailers: bool,
     websockets: bool,
@@ -58,6 +64,8 @@ impl Setup {
             policy: None,
             filter: Filter::Shipped,
             is_trapping: false,
+            code: None,
+            is_by_ecds: false,
             workers: WORKERS,
             upstream_trailers: false,
             websockets: false,
@@ -78,6 +86,16 @@ impl Setup {
     /// Another policy.
     pub fn policy(self, policy: Value) -> Self {
         Self { policy: Some(policy), ..self }
+    }
+
+    /// Other code of the filter than what was built.
+    pub fn code(self, file: PathBuf) -> Self {
+        Self { code: Some(file), ..self }
+    }
+
+    /// The filter is discovered by itself (ECDS): a change of it leaves the listener and its connections as they are.
+    pub fn by_ecds(self) -> Self {
+        Self { is_by_ecds: true, ..self }
     }
 
     /// Without the filter: what Envoy does alone, to compare.
@@ -123,6 +141,10 @@ impl Setup {
     /// Asks Envoy whether it would start so.
     pub fn validate(&self) -> Result<Verdict> {
         super::validate(&self.configuration()?.whole()?)
+    }
+
+    pub(super) fn is_by_ecds(&self) -> bool {
+        self.is_by_ecds
     }
 
     pub(super) fn worker_count(&self) -> u64 {
@@ -178,7 +200,8 @@ impl Setup {
         }
         let plugin = at(named(filters, "lanekeeper")?, "/typed_config/config")?;
         let built = if self.is_trapping { "LANEKEEPER_TRAP_WASM" } else { "LANEKEEPER_PLUGIN_WASM" };
-        *at(plugin, "/vm_config/code/local/filename")? = json!(tools::path(built)?);
+        let code = self.code.clone().map_or_else(|| tools::path(built), Ok)?;
+        *at(plugin, "/vm_config/code/local/filename")? = json!(code);
         if let Some(policy) = &self.policy {
             *at(plugin, "/configuration/value")? = json!(policy.to_string());
         }
@@ -208,11 +231,25 @@ impl Configuration {
         Ok(bootstrap)
     }
 
-    /// What that file holds.
-    pub(super) fn listeners(&self) -> Result<Value> {
+    /// What that file holds. With another file in `filter`, our filter comes from there.
+    pub(super) fn listeners(&self, filter: Option<&Path>) -> Result<Value> {
         let mut front = self.front.clone();
+        if let Some(file) = filter {
+            let ours = named(at(&mut front, FILTERS)?, "lanekeeper")?;
+            let source = json!({"resource_api_version": "V3", "path_config_source": {"path": file}});
+            let discovery = json!({"config_source": source, "type_urls": [WASM_TYPE]});
+            *ours = json!({"name": "lanekeeper", "config_discovery": discovery});
+        }
         put(&mut front, "@type", json!(LISTENER_TYPE))?;
         Ok(json!({"resources": [front]}))
+    }
+
+    /// What that other file holds.
+    pub(super) fn filter(&self) -> Result<Value> {
+        let mut front = self.front.clone();
+        let mut ours = named(at(&mut front, FILTERS)?, "lanekeeper")?.take();
+        put(&mut ours, "@type", json!(EXTENSION_TYPE))?;
+        Ok(json!({"resources": [ours]}))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A real Redis Cluster of three masters, whose slots can be moved.
+//! A real Redis Cluster of three masters, whose slots can be moved, and whose replicas can take over.
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,8 @@ pub const SLOTS: usize = 16_384;
 pub struct Cluster {
     /// The nodes.
     pub nodes: Vec<Node>,
-    replicas: Vec<Node>,
+    /// The replicas, in the order in which they were added.
+    pub replicas: Vec<Node>,
     scheme: &'static str,
 }
 
@@ -39,6 +40,45 @@ impl Cluster {
     /// Starts one whose nodes talk TLS, among themselves too, with certificates that `ca` signs.
     pub fn start_tls(ca: &Ca) -> Result<Self> {
         Self::start_as(Some(ca))
+    }
+
+    /// Starts one whose masters have a replica each, which takes over within a second or two. Meanwhile the others go
+    /// on, as large clusters are set.
+    pub fn start_replicated() -> Result<Self> {
+        let mut cluster = Self::start()?;
+        for at in 0..cluster.nodes.len() {
+            cluster.add_replica(at)?;
+        }
+        for node in cluster.nodes.iter().chain(&cluster.replicas) {
+            for (name, value) in [
+                ("cluster-node-timeout", "500"),
+                // However long it has not heard of its master: it takes over.
+                ("cluster-replica-validity-factor", "0"),
+                ("cluster-require-full-coverage", "no"),
+            ] {
+                node.run::<()>(&["CONFIG", "SET", name, value])?;
+            }
+        }
+        wait::until("nodes that know all replicas", || {
+            for node in cluster.nodes.iter().chain(&cluster.replicas) {
+                let nodes: String = node.run(&["CLUSTER", "NODES"])?;
+                let replicas =
+                    nodes.lines().filter(|line| line.contains("slave") && line.contains(" connected"));
+                if replicas.count() != cluster.nodes.len() {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        })?;
+        Ok(cluster)
+    }
+
+    /// Waits until the replica at `at` has all that its master has now.
+    pub fn settle(&self, at: usize) -> Result<()> {
+        let (master, replica) =
+            (self.nodes.get(at).context("no such node")?, self.replicas.get(at).context("no such replica")?);
+        let written = master.offset()?;
+        wait::until("a replica in step", || Ok((replica.offset()? >= written).then_some(())))
     }
 
     fn start_as(ca: Option<&Ca>) -> Result<Self> {
@@ -166,6 +206,19 @@ impl Node {
     pub fn run<T: FromRedisValue>(&self, words: &[&str]) -> Result<T> {
         let (name, rest) = words.split_first().context("a command has a name")?;
         Ok(redis::cmd(name).arg(rest).query(&mut self.redis.connect()?)?)
+    }
+
+    /// Whether it is a master.
+    pub fn is_master(&self) -> Result<bool> {
+        let role: Vec<Value> = self.run(&["ROLE"])?;
+        Ok(role.first() == Some(&Value::BulkString(b"master".to_vec())))
+    }
+
+    /// How far it is in what its master, or itself, has written.
+    fn offset(&self) -> Result<u64> {
+        let info: String = self.run(&["INFO", "replication"])?;
+        let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        field("slave_repl_offset:").or_else(|| field("master_repl_offset:")).context("no offset")
     }
 
     /// Each node, its epoch and its slots, as this one sees them.

@@ -1,6 +1,6 @@
 //! The store's circuit: how soon all workers leave a store alone that fails them, and how it comes back.
 
-use lanekeeper_engine::wire::{CheckAnswer, DecideRequest, DecideResponse, StoreError, VERSION};
+use lanekeeper_engine::wire::{CheckAnswer, DecideRequest, DecideResponse, Recorded, StoreError, VERSION};
 use lanekeeper_tests::fake_shim::ours;
 use lanekeeper_tests::host::{Answer, Callout, Host, Level, State, Status, Stream, Times};
 
@@ -175,7 +175,8 @@ fn failing(callout: &Callout, away: bool) -> DecideResponse {
     let question: DecideRequest = serde_json::from_slice(&callout.body).unwrap();
     let failed = CheckAnswer::Failed { error: StoreError::Unreachable };
     let answers = question.checks.iter().map(|_| failed.clone()).collect();
-    DecideResponse { version: VERSION, nodes: None, away, spent: Vec::new(), answers }
+    let spent = vec![Recorded::Failed(StoreError::Unreachable); question.spent.len()];
+    DecideResponse { version: VERSION, nodes: None, away, spent, answers }
 }
 
 #[test]

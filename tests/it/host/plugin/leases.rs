@@ -501,8 +501,7 @@ fn a_pool_that_is_garbage_or_fails_costs_questions_and_nothing_else() {
 fn what_workers_held_is_lost_with_them_and_nothing_is_sold_twice() {
     let (host, _) = served(&leased(100, "local"), 2);
     let before = (0..20).filter(|n| ask(&host, n % 2, "u") == 200).count();
-    // new roots begin with nothing but the pool
-    host.reconfigure(&leased(100, "local").to_string()).unwrap();
+    (0..2).for_each(|worker| host.reload(worker));
     let after = (0..200).filter(|n| ask(&host, n % 2, "u") == 200).count();
     assert!((80..=100).contains(&(before + after)), "{before} and {after}");
     behaved(&host);
