@@ -25,8 +25,12 @@ const BEGIN: &str = "<!-- measured: written by `cargo xtask bench … --record` 
 const END: &str = "<!-- /measured -->";
 
 const PERFORMANCE_PAGE: &str = "docs/performance.md";
-/// The runs that docs/performance.md shows, each between marks of its own, and the tables of them.
-const PERFORMANCE: [(&str, Table); 2] = [("envoy", tables::recorded_envoy), ("work", tables::recorded_work)];
+/// The runs that docs/performance.md shows, each between marks of its own: what records them, and their tables.
+const PERFORMANCE: [(&str, &str, Table); 3] = [
+    ("envoy", "bench envoy", tables::recorded_envoy),
+    ("work", "bench work", tables::recorded_work),
+    ("endurance", "bench endurance", tables::recorded_endurance),
+];
 
 /// The repository that this was built in.
 pub fn root() -> &'static Path {
@@ -79,8 +83,8 @@ fn algorithms_page(accuracy: &Record, store: &Record, memory: &Record) -> Result
 }
 
 fn performance_page() -> Result<String> {
-    PERFORMANCE.iter().try_fold(page(PERFORMANCE_PAGE)?, |page, (name, table)| {
-        let begin = format!("<!-- {name}: written by `cargo xtask bench {name} --record` -->");
+    PERFORMANCE.iter().try_fold(page(PERFORMANCE_PAGE)?, |page, (name, command, table)| {
+        let begin = format!("<!-- {name}: written by `cargo xtask {command} --record` -->");
         let end = format!("<!-- /{name} -->");
         let record = Record::read(&recorded(), name)?;
         between(&begin, &end, &page, &shown(&record, *table)).context(PERFORMANCE_PAGE)

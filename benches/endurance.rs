@@ -40,7 +40,7 @@ pub struct Size {
 }
 
 impl Size {
-    /// What the figures on file are of. Each worker meets more users than it keeps leases of. Memory comes in pieces of
+    /// What the figures on file are of. Each worker meets more users than it could keep leases of. Memory comes in pieces of
     /// 64 KiB: one of them for a million requests is a byte for fifteen.
     pub const FULL: Self = Self { requests: 10_000_000, users: 300_000, may_grow: 64.0 };
     /// For a quick look, and for every test run: so few users that all are known after a tenth. What outages bring still

@@ -65,10 +65,10 @@ pub fn store(measured: &[Speed]) -> String {
 /// What became of requests among faults, and of memory.
 #[cfg(feature = "fake-host")]
 pub fn endurance(measured: &Endurance) -> String {
-    endured(&measured.row())
+    endured(&[measured.row()])
 }
 
-fn endured(row: &Row) -> String {
+fn endured(rows: &[Row]) -> String {
     let mut table = table(&[
         "requests",
         "went on",
@@ -79,16 +79,18 @@ fn endured(row: &Row) -> String {
         "memory",
         "grown with a million",
     ]);
-    table.add_row([
-        format!("{:.0}", row.figure("requests")),
-        percent(row.figure("passed_share"), 1),
-        percent(row.figure("replied_share"), 1),
-        percent(row.figure("reset_share"), 1),
-        format!("{:.0}", row.figure("reloads")),
-        format!("{:.1} ms", row.figure("longest_pause_ms")),
-        format!("{:.0} KiB", row.figure("memory_kib")),
-        format!("{:.1} KiB", row.figure("memory_slope_kib_per_million")),
-    ]);
+    for row in rows {
+        table.add_row([
+            format!("{:.0}", row.figure("requests")),
+            percent(row.figure("passed_share"), 1),
+            percent(row.figure("replied_share"), 1),
+            percent(row.figure("reset_share"), 1),
+            format!("{:.0}", row.figure("reloads")),
+            format!("{:.1} ms", row.figure("longest_pause_ms")),
+            format!("{:.0} KiB", row.figure("memory_kib")),
+            format!("{:.1} KiB", row.figure("memory_slope_kib_per_million")),
+        ]);
+    }
     table.to_string()
 }
 
@@ -361,6 +363,16 @@ pub fn recorded_work(record: &Record) -> String {
         ]);
     }
     table.to_string()
+}
+
+/// The same of requests among faults.
+pub fn recorded_endurance(record: &Record) -> String {
+    endured(&record.rows)
+}
+
+/// The same of the production load.
+pub fn recorded_load(record: &Record) -> String {
+    load(&record.rows)
 }
 
 /// The same of the simulations.
