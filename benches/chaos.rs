@@ -23,7 +23,7 @@ use self::account::{Account, Spell};
 use self::calls::Watch;
 pub use self::faults::{FAULTS, Fault};
 use self::site::Site;
-use crate::driver::{Driver, End, Plan};
+use crate::driver::{Driver, End, PATIENCE, Plan};
 use crate::record::Row;
 
 /// How long each part of a case lasts, and how long the store is waited for.
@@ -73,6 +73,7 @@ pub fn run(fault: &Fault, size: &Size) -> Result<Outcome> {
         connections: CONNECTIONS,
         per_sec: Box::new(|_| traffic::PER_SEC),
         lasts: size.whole(),
+        patience: PATIENCE,
         seed: 1,
     };
     let load = Driver::start(plan, traffic::requests(1), Vec::new())?;

@@ -32,12 +32,15 @@ pub struct Plan {
     pub per_sec: Box<dyn Fn(Duration) -> f64 + Send>,
     /// For how long they come.
     pub lasts: Duration,
+    /// How long a request is waited for. Whoever waits longer hangs.
+    pub patience: Duration,
     /// The moments are the same with the same seed.
     pub seed: u64,
 }
 
-/// How long a request is waited for. Far above any timeout of Lanekeeper's: whoever waits longer hangs.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+/// A [patience](Plan::patience) that is far above any timeout of Lanekeeper's, and longer than the shipped Envoy's
+/// `request_timeout` of 10 s, which ends what nothing else does.
+pub const PATIENCE: Duration = Duration::from_secs(12);
 
 /// A request, and what became of it. Moments are counted from the begin of the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +67,7 @@ pub enum End {
     },
     /// Its connection broke, or none could be opened.
     Lost,
-    /// No answer within [`PATIENCE`].
+    /// No answer within its patience.
     Hung,
 }
 
@@ -110,7 +113,7 @@ impl<B> Driver<B> {
         W: Send + 'static,
         B: Extend<Asked<W>> + Send + 'static,
     {
-        let Plan { envoys, connections, per_sec, lasts, seed } = plan;
+        let Plan { envoys, connections, per_sec, lasts, patience, seed } = plan;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (send, arrivals) = mpsc::unbounded_channel();
         let begin = Instant::now();
@@ -120,6 +123,7 @@ impl<B> Driver<B> {
         let asking = thread::spawn(move || {
             let clients = Clients {
                 begin,
+                patience,
                 arrivals: Mutex::new(arrivals),
                 request: RefCell::new(request),
                 book: RefCell::new(book),
@@ -146,6 +150,7 @@ impl<B> Driver<B> {
 /// Those who ask, all in one thread.
 struct Clients<R, B> {
     begin: Instant,
+    patience: Duration,
     /// Whoever waits longest for it gets the next request, so that connections are asked in turn.
     arrivals: Mutex<mpsc::UnboundedReceiver<Duration>>,
     request: RefCell<R>,
@@ -164,7 +169,7 @@ impl<R, B> Clients<R, B> {
             let Some(came) = self.arrivals.lock().await.recv().await else { return };
             bytes.clear();
             let who = (self.request.borrow_mut())(came, &mut bytes);
-            let gives_up = Moment::from_std(self.begin + came + PATIENCE);
+            let gives_up = Moment::from_std(self.begin + came + self.patience);
             let answered = timeout_at(gives_up, ask(&mut connection, envoy, &bytes)).await;
             let end = match answered {
                 Ok(Ok(end)) => end,

@@ -22,7 +22,7 @@ use anyhow::{Result, ensure};
 use self::book::Book;
 pub use self::forecast::scenario;
 use self::site::{Named, Site};
-use crate::driver::{Driver, Plan};
+use crate::driver::{Driver, PATIENCE, Plan};
 use crate::record::Row;
 use crate::trend::Trend;
 
@@ -112,6 +112,7 @@ impl Carried {
             connections: CONNECTIONS,
             per_sec: Box::new(traffic::rate(per_sec, lasts)),
             lasts,
+            patience: PATIENCE,
             seed: 1,
         };
         let (before, began) = (site.store_cpu()?, Instant::now());

@@ -115,8 +115,9 @@ impl Outage {
         self.by_subject.put(id, subject);
     }
 
-    /// What is to be told at `now`, as much as goes along with one callout: of the keys that it asks for, and of others.
-    /// Each is then taken to be under way, until it is [`heard`](Self::heard) of.
+    /// What is to be told at `now`, as much as goes along with one callout: of the keys that it asks for, and of others. A
+    /// report that failed waits to be sent again, but not while its key is asked for: the store would decide
+    /// without it. Each is then taken to be under way, until it is [`heard`](Self::heard) of.
     pub fn take_due<'a>(
         &mut self,
         asked: impl IntoIterator<Item = &'a KeyCheck>,
@@ -128,7 +129,7 @@ impl Outage {
         }
         for key in asked {
             let id = subject_of(self.secret, &key.key, &key.windows);
-            if reports.len() < MAX_REPORTS && self.by_subject.peek(&id).is_some_and(|of| of.is_due(now)) {
+            if reports.len() < MAX_REPORTS && self.by_subject.peek(&id).is_some_and(Subject::may_be_told) {
                 reports.extend(self.tell(id, now));
             }
         }

@@ -16,7 +16,7 @@ pub(super) struct Subject {
     /// What no report has told yet.
     open: Slices,
     told: Option<Told>,
-    /// When it may be told.
+    /// When it may be told by itself.
     pub(super) due: Timestamp,
 }
 
@@ -40,9 +40,9 @@ impl Subject {
         self.open.note(tokens, most, shortest, now);
     }
 
-    /// Whether it may be told at `now`, and is not being told.
-    pub(super) fn is_due(&self, now: Timestamp) -> bool {
-        self.due <= now && self.told.as_ref().is_none_or(|told| !told.is_under_way)
+    /// Whether it is not being told.
+    pub(super) fn may_be_told(&self) -> bool {
+        self.told.as_ref().is_none_or(|told| !told.is_under_way)
     }
 
     pub(super) fn is_under_way(&self, id: u64) -> bool {

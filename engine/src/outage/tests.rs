@@ -69,6 +69,20 @@ fn what_was_not_answered_is_told_again_as_it_was_under_its_number() {
 }
 
 #[test]
+fn a_report_that_failed_goes_again_beside_the_next_question_about_its_subject() {
+    let mut outage = outage();
+    outage.note(&key("a"), 1, at(0));
+    outage.note(&key("b"), 1, at(0));
+    let first = told(&mut outage, 10);
+    assert!(outage.take_due(&[key("a")], at(11)).is_empty(), "it is under way");
+    outage.heard(&first, &[Recorded::Failed(StoreError::Refused); 2], at(20));
+    let again = outage.take_due(&[key("a")], at(21));
+    assert_eq!(again.iter().map(|report| report.id).collect::<Vec<_>>(), [first[0].id]);
+    outage.heard(&again, &[Recorded::Recorded], at(30));
+    assert_eq!((outage.len(), outage.next_due()), (1, Some(at(1_020))));
+}
+
+#[test]
 fn an_answer_that_comes_twice_or_for_nobody_changes_nothing() {
     let mut outage = outage();
     outage.note(&key("a"), 1, at(0));
