@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use crate::drain::Drain;
@@ -32,6 +32,8 @@ pub(crate) struct Connections<L> {
     /// Whether the last connection had to wait.
     is_full: bool,
     drain: Drain,
+    /// When it closes, once the shim is told to stop.
+    closes_at: Option<Instant>,
     /// Held by the listener and by each connection: who waits for all of them to end has the other end.
     open: Option<watch::Receiver<()>>,
 }
@@ -40,7 +42,7 @@ impl<L> Connections<L> {
     /// At most `most` at once, on `listener` until `drain` begins. `open` is dropped with the last of them.
     pub(crate) fn new(listener: L, most: u32, drain: Drain, open: watch::Receiver<()>) -> Self {
         let free = Arc::new(Semaphore::new(most as usize));
-        Self { listener: Some(listener), free, is_full: false, drain, open: Some(open) }
+        Self { listener: Some(listener), free, is_full: false, drain, closes_at: None, open: Some(open) }
     }
 
     /// A place for one more; none is needed by those who come in last.
@@ -64,17 +66,18 @@ impl<L: Listener> Listener for Connections<L> {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let place = self.place().await;
         if let (Some(listener), Some(open)) = (&mut self.listener, &self.open) {
-            let drain = &self.drain;
+            let (drain, closes_at) = (&self.drain, &mut self.closes_at);
             let ends = async {
                 drain.begun().await;
-                sleep(LAST_ONES).await;
+                sleep_until(*closes_at.get_or_insert_with(|| Instant::now() + LAST_ONES)).await;
             };
             tokio::select! {
+                // first, or who comes again and again would keep it open
                 biased;
+                () = ends => {}
                 (io, address) = listener.accept() => {
                     return (Connection { io, _place: place, _open: open.clone() }, address);
                 }
-                () = ends => {}
             }
         }
         (self.listener, self.open) = (None, None);
