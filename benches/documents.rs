@@ -26,10 +26,11 @@ const END: &str = "<!-- /measured -->";
 
 const PERFORMANCE_PAGE: &str = "docs/performance.md";
 /// The runs that docs/performance.md shows, each between marks of its own: what records them, and their tables.
-const PERFORMANCE: [(&str, &str, Table); 3] = [
+const PERFORMANCE: [(&str, &str, Table); 4] = [
     ("envoy", "bench envoy", tables::recorded_envoy),
     ("work", "bench work", tables::recorded_work),
     ("endurance", "bench endurance", tables::recorded_endurance),
+    ("load", "load", tables::recorded_load),
 ];
 
 /// The repository that this was built in.
