@@ -79,11 +79,12 @@ async fn asks_a_server_that_lets_everybody_in_and_does_no_work_ever_more_seldom(
     }
     let made = connections() - before;
     // The shortest pauses that chance allows.
-    let mut due = 0;
-    let mut at = Duration::from_millis(25);
+    let (mut due, mut pause) = (0, Duration::from_millis(25));
+    let mut at = pause;
     while at <= began.elapsed() {
         due += 1;
-        at = at * 2 + Duration::from_millis(25);
+        pause = (pause * 2).min(Duration::from_millis(250));
+        at += pause;
     }
     assert!((1..=due).contains(&made), "{made} connections, {due} at most");
 }
