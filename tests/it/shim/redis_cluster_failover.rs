@@ -17,7 +17,7 @@ use crate::support::{HOUR, SECOND, check, log, sliding, until_ready};
 const KEYS: [&str; 3] = ["{b}", "{c}", "{a}"];
 const KILLED: usize = 2;
 /// How long the store may take: far longer than it does.
-const TIMEOUT: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = SECOND;
 const CALLERS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(2);
 
