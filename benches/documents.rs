@@ -27,10 +27,10 @@ const END: &str = "<!-- /measured -->";
 const PERFORMANCE_PAGE: &str = "docs/performance.md";
 /// The runs that docs/performance.md shows, each between marks of its own: what records them, and their tables.
 const PERFORMANCE: [(&str, &str, Table); 4] = [
-    ("envoy", "bench envoy", tables::recorded_envoy),
-    ("work", "bench work", tables::recorded_work),
-    ("endurance", "bench endurance", tables::recorded_endurance),
-    ("load", "load", tables::recorded_load),
+    ("envoy", "bench envoy", tables::recorded::envoy),
+    ("work", "bench work", tables::recorded::work),
+    ("endurance", "bench endurance", tables::recorded::endurance),
+    ("load", "load", tables::recorded::load),
 ];
 
 /// The repository that this was built in.
@@ -76,9 +76,9 @@ fn algorithms_page(accuracy: &Record, store: &Record, memory: &Record) -> Result
         ensure!(all, "the records lack {algorithm}");
     }
     let shown = [
-        shown(accuracy, tables::recorded_accuracy),
-        shown(store, tables::recorded_store),
-        shown(memory, tables::recorded_memory),
+        shown(accuracy, tables::recorded::accuracy),
+        shown(store, tables::recorded::store),
+        shown(memory, tables::recorded::memory),
     ];
     between(BEGIN, END, &page(ALGORITHMS_PAGE)?, &shown.concat()).context(ALGORITHMS_PAGE)
 }

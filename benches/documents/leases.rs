@@ -14,7 +14,7 @@ const END: &str = "<!-- /simulated -->";
 /// Each file, as it has to be.
 pub(super) fn files() -> Result<Vec<(&'static str, String)>> {
     let (sim, sweep) = (Record::read(&recorded(), "sim")?, Record::read(&recorded(), "sweep")?);
-    let text = between(BEGIN, END, &page(PAGE)?, &shown(&sim, tables::recorded_sim)).context(PAGE)?;
+    let text = between(BEGIN, END, &page(PAGE)?, &shown(&sim, tables::recorded::sim)).context(PAGE)?;
     Ok(vec![
         (PAGE, text),
         ("docs/leases-nodes.svg", charts::sweep(&sweep, Axis::Nodes)?),

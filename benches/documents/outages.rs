@@ -13,5 +13,5 @@ const END: &str = "<!-- /broken -->";
 /// The file, as it has to be.
 pub(super) fn file() -> Result<(&'static str, String)> {
     let chaos = Record::read(&recorded(), "chaos")?;
-    Ok((PAGE, between(BEGIN, END, &page(PAGE)?, &shown(&chaos, tables::recorded_chaos)).context(PAGE)?))
+    Ok((PAGE, between(BEGIN, END, &page(PAGE)?, &shown(&chaos, tables::recorded::chaos)).context(PAGE)?))
 }
