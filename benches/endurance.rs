@@ -5,9 +5,9 @@
 //! exchanged now and then. All of it is drawn from a seed, so that a run can be played again.
 //!
 //! What is measured is how long the VMs' linear memories are. They are never shortened, so what a request leaves behind
-//! shows sooner or later. The first tenth fills what is bounded: the subjects that a worker knows, what it remembers of
-//! refusals, what it admitted while the store was away, the allocator's free blocks. It begins with an outage longer than
-//! any that chance brings later. From then on memory may not grow.
+//! shows sooner or later. The first four tenths fill what is bounded: the subjects that a worker knows, what it remembers
+//! of refusals, what it admitted while the store was away, the allocator's free blocks. They begin with an outage longer
+//! than any that chance brings later. From then on memory may not grow.
 
 mod policy;
 mod traffic;
@@ -24,10 +24,11 @@ use crate::trend::Trend;
 
 /// How often memory is looked at.
 const LOOKS: u64 = 100;
-/// Those that come before the first one that counts: a tenth.
-const WARM_UP: u64 = 10;
+/// Those that come before the first one that counts: until then each worker has met as many subjects as it keeps leases
+/// of, and some more.
+const WARM_UP: u64 = 40;
 /// Those before which the store is away.
-const OUTAGE: u64 = 3;
+const OUTAGE: u64 = 10;
 const REQUESTS_PER_POLICY: u64 = 10_000;
 
 /// How much is asked.
@@ -35,6 +36,8 @@ const REQUESTS_PER_POLICY: u64 = 10_000;
 pub struct Size {
     requests: u64,
     users: u64,
+    /// They are asked for so often that their limits are full.
+    shops: u64,
     /// By how much memory may grow with a million requests, KiB, in all VMs together.
     may_grow: f64,
 }
@@ -42,11 +45,10 @@ pub struct Size {
 impl Size {
     /// What the figures on file are of. Each worker meets more users than it could keep leases of. Memory comes in pieces of
     /// 64 KiB: one of them for a million requests is a byte for fifteen.
-    pub const FULL: Self = Self { requests: 10_000_000, users: 300_000, may_grow: 64.0 };
-    /// For a quick look, and for every test run: few users, so that most of what is bounded is filled after a tenth. What
-    /// outages bring still comes for a while, so twelve bytes a request are allowed: two of the smallest blocks, left
-    /// behind by each, are 15,600 KiB.
-    pub const SHORT: Self = Self { requests: 100_000, users: 40, may_grow: 12_000.0 };
+    pub const FULL: Self = Self { requests: 10_000_000, users: 300_000, shops: 50, may_grow: 64.0 };
+    /// For a quick look, and for every test run: few subjects, so that what is bounded is filled as early. Chance may still
+    /// need a piece more in each VM, so eight bytes a request are allowed: half of the smallest block, left behind by each.
+    pub const SHORT: Self = Self { requests: 100_000, users: 40, shops: 5, may_grow: 8_000.0 };
 
     /// How often progress is heard of.
     pub fn steps(&self) -> u64 {
@@ -61,7 +63,7 @@ pub struct Endurance {
     may_grow: f64,
     /// At the end, KiB, in all VMs together.
     memory_kib: f64,
-    /// After the first tenth, KiB for a million requests.
+    /// After the first four tenths, KiB for a million requests.
     slope: f64,
     took: Duration,
 }
@@ -76,7 +78,7 @@ fn run(size: &Size, seed: u64, step: &dyn Fn()) -> Result<Endurance> {
     // what is logged would be kept
     let host = Host::builder().workers(WORKERS).seed(seed).log_level(Level::Critical);
     let host = host.start(&policy::policy(false).to_string())?;
-    let mut traffic = Traffic::start(host, size.users, seed);
+    let mut traffic = Traffic::start(host, *size, seed);
     let mut memory = Trend::default();
     for look in 1..=LOOKS {
         while traffic.seen.begun < size.requests * look / LOOKS {

@@ -9,14 +9,13 @@ use lanekeeper_tests::host::{Host, Request, State, Status, Stream, Times};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
+use super::Size;
 use super::policy::policy;
 use super::weather::{self, Weather};
 
 pub(super) const WORKERS: usize = 3;
 /// About as many are under way at once, in all workers.
 const CROWD: usize = 64;
-/// How many shops there are; they are asked for so often that their limits are full.
-const SHOPS: u64 = 50;
 /// Whoever is held back for longer is stuck. Whatever a request waits for, a timeout of 20 ms ends it.
 const STUCK: Duration = Duration::from_secs(1);
 /// In this time whatever is under way in the background comes to its end.
@@ -41,17 +40,17 @@ pub(super) struct Seen {
 pub(super) struct Traffic {
     pub(super) host: Host,
     pub(super) seen: Seen,
-    users: u64,
+    size: Size,
     chance: Pcg64Mcg,
     weather: Rc<Cell<Weather>>,
     under_way: Vec<(Stream, Duration)>,
 }
 
 impl Traffic {
-    pub(super) fn start(host: Host, users: u64, seed: u64) -> Self {
+    pub(super) fn start(host: Host, size: Size, seed: u64) -> Self {
         let weather = weather::serve(&host, seed);
         let chance = Pcg64Mcg::seed_from_u64(seed);
-        Self { host, seen: Seen::default(), users, chance, weather, under_way: Vec::new() }
+        Self { host, seen: Seen::default(), size, chance, weather, under_way: Vec::new() }
     }
 
     /// A request begins, or something becomes of one; in an outage the store is away, else it is as chance has it.
@@ -113,8 +112,9 @@ impl Traffic {
 
     fn begin(&mut self) {
         // a third comes from one user of a hundred
-        let most = if self.chance.random_ratio(1, 3) { self.users.div_ceil(100) } else { self.users };
-        let (user, shop) = (self.chance.random_range(0..most), self.chance.random_range(0..SHOPS));
+        let Size { users, shops, .. } = self.size;
+        let most = if self.chance.random_ratio(1, 3) { users.div_ceil(100) } else { users };
+        let (user, shop) = (self.chance.random_range(0..most), self.chance.random_range(0..shops));
         let path = ["/list/1", "/claim/1", "/pay/1", "/"];
         let path = path.get(self.chance.random_range(0..path.len())).copied().unwrap_or("/");
         let has_body = self.chance.random_ratio(1, 16);
