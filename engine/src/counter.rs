@@ -271,7 +271,7 @@ impl Counter {
         }
     }
 
-    fn remaining(&self, window: &Window, now: Timestamp) -> u32 {
+    pub(crate) fn remaining(&self, window: &Window, now: Timestamp) -> u32 {
         match self {
             Counter::Tally(counter) => counter.remaining(window),
             Counter::Weighted(counter) => counter.remaining(window, now),

@@ -16,12 +16,11 @@
 //! only for subjects that this node does not know, and whoever comes meanwhile waits for the same answer.
 
 use std::collections::BTreeMap;
-use std::mem;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::lease::{Lease, surely_within};
-use crate::local::{Cells, CellsBroken};
+use crate::local::{Cells, CellsBroken, LastAnswer};
 use crate::refusals::{self, Refusals};
 use crate::units::{Timestamp, micros};
 use crate::wire::{Check, CheckAnswer, KeyAnswer, KeyCheck, KeyReturn, Operation};
@@ -32,6 +31,7 @@ mod holding;
 mod holdings;
 mod pool;
 mod record;
+mod succession;
 mod upkeep;
 
 pub use counted::Counted;
@@ -39,15 +39,13 @@ use holding::{Chunk, Holding, NEVER};
 use holdings::Holdings;
 pub use holdings::MOST;
 use record::{Portion, Record, Refusal};
+pub use succession::MOST_PUT_BACK;
 pub use upkeep::Due;
 
 /// The layout of the pool's bytes; it belongs into the names of its cells.
 pub const LAYOUT: u32 = 1;
 /// [`Ledger::take_due`] is to be called at least this often while something is due.
 pub const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// The subjects whose chunks [`Ledger::retire`] puts back at most: some ten milliseconds' work.
-pub const MOST_PUT_BACK: usize = 4096;
 
 /// For so long one worker waits for a renewal that another one asked for.
 const RENEWAL: Duration = Duration::from_millis(200);
@@ -83,6 +81,8 @@ pub struct Ledger {
     returns: u64,
     /// What may be renewed of what the ledger before held; all where there was none.
     counted: Option<Counted>,
+    /// When what was asked that the store answered last.
+    answered_at: Timestamp,
 }
 
 impl Ledger {
@@ -100,30 +100,8 @@ impl Ledger {
             leaving: Vec::new(),
             returns: 0,
             counted: None,
+            answered_at: Timestamp::default(),
         }
-    }
-
-    /// Takes over what the ledger of the policy before holds for the same store, and what is due of it. Of that only what
-    /// `counted` still counts is renewed. What that ledger has asked for, it hears itself.
-    pub fn take_over(&mut self, before: &mut Self, counted: Counted) {
-        mem::swap(&mut self.holdings, &mut before.holdings);
-        mem::swap(&mut self.low, &mut before.low);
-        mem::swap(&mut self.leaving, &mut before.leaving);
-        mem::swap(&mut self.due_at, &mut before.due_at);
-        self.counted = Some(counted);
-    }
-
-    /// No request comes any more: the chunks go back into the pool, of at most [`MOST_PUT_BACK`] subjects, those first that
-    /// were in use last. The others stay charged.
-    pub fn retire(&mut self, cells: &dyn Cells, now: Timestamp) {
-        let holdings = mem::take(&mut self.holdings);
-        let rests = holdings.latest_first().filter_map(|(subject, held)| Some((subject, held.rest(now)?)));
-        for (subject, rest) in rests.take(MOST_PUT_BACK) {
-            self.put_back(cells, subject, rest, now);
-        }
-        self.low.clear();
-        self.leaving.clear();
-        self.due_at = NEVER;
     }
 
     /// Spends for all of `checks` at `now`, or nothing.
@@ -185,6 +163,7 @@ impl Ledger {
         let heard = self.unheard(check);
         let (CheckAnswer::Allowed { keys } | CheckAnswer::Rejected { keys }) = answer else { return heard };
         let is_allowed = matches!(answer, CheckAnswer::Allowed { .. });
+        self.answered_at = self.answered_at.max(asked_at);
         for (key, answer) in check.keys.iter().zip(keys).filter(|(key, _)| key.lease.is_some()) {
             if is_allowed {
                 self.hear_grant(cells, key, answer, asked_at, now);
@@ -215,6 +194,15 @@ impl Ledger {
             }
         }
         heard
+    }
+
+    /// What the store said last of a key's subject, if it was asked after `since`: for whoever decides in its place.
+    pub fn last_answer(&self, cells: &dyn Cells, key: &KeyCheck, since: Timestamp) -> Option<LastAnswer> {
+        // most of an outage lies after the store's last answer
+        let record = (since < self.answered_at).then(|| pool::read(cells, self.subject(key))).flatten()?;
+        let refused_at = record.refusal.map(|refusal| refusal.asked_at).unwrap_or_default();
+        let asked_at = record.asked_at.max(refused_at);
+        (since < asked_at).then_some(LastAnswer { asked_at, windows: record.windows })
     }
 
     /// Of how many subjects something is held.

@@ -16,6 +16,9 @@
 //!
 //! Several keys are charged slot by slot. When a race is lost in between, what was charged is taken back and
 //! the decision is made again; other workers may meanwhile see a charge too many, and none too few.
+//!
+//! In a store's place a subject's counters begin with what the store said of it last, where the node knows: else
+//! whoever had used up a limit would have it once more as an outage begins.
 
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
@@ -29,9 +32,11 @@ use crate::units::Timestamp;
 use crate::window::{Algorithm, Window};
 use crate::wire::{Check, CheckAnswer, KeyCheck, Operation, StoreError};
 
+mod last_answer;
 mod memory;
 mod slot;
 
+pub use last_answer::LastAnswer;
 pub use memory::MemoryCells;
 
 use slot::Slot;
@@ -92,9 +97,22 @@ impl LocalCounters {
     /// Decides a check at `now`, a moment of the node's monotonic clock, against this node's share of each limit:
     /// one of `nodes`.
     pub fn decide(&self, cells: &dyn Cells, check: &Check, nodes: NonZeroU32, now: Timestamp) -> CheckAnswer {
-        let check = as_kept_here(check);
+        self.decide_after(cells, check, nodes, now, &|_, _| None)
+    }
+
+    /// The same in the place of a store, after what that said last: `last_answer` is asked for what the node knows of a
+    /// key that is newer than a moment, the last one at which these counters were charged.
+    pub fn decide_after(
+        &self,
+        cells: &dyn Cells,
+        check: &Check,
+        nodes: NonZeroU32,
+        now: Timestamp,
+        last_answer: &dyn Fn(&KeyCheck, Timestamp) -> Option<LastAnswer>,
+    ) -> CheckAnswer {
+        let kept = as_kept_here(check);
         for _ in 0..ATTEMPTS {
-            match self.attempt(cells, &check, nodes, now) {
+            match self.attempt(cells, (check, &*kept), nodes, now, last_answer) {
                 Ok(Some(answer)) => return answer,
                 Ok(None) => {}
                 Err(CellsBroken) => break,
@@ -103,13 +121,14 @@ impl LocalCounters {
         CheckAnswer::Failed { error: StoreError::Refused }
     }
 
-    /// One attempt; `None` when a race was lost.
+    /// One attempt at a check, as it was asked and as it is kept here; `None` when a race was lost.
     fn attempt(
         &self,
         cells: &dyn Cells,
-        check: &Check,
+        (asked, check): (&Check, &Check),
         nodes: NonZeroU32,
         now: Timestamp,
+        last_answer: &dyn Fn(&KeyCheck, Timestamp) -> Option<LastAnswer>,
     ) -> Result<Option<CheckAnswer>, CellsBroken> {
         let mut draft = Draft::default();
         let places = check
@@ -120,6 +139,14 @@ impl LocalCounters {
                 draft.place(cells, self.address(&key.key, &key.windows), &key.windows, ask, now)
             })
             .collect::<Result<Vec<usize>, CellsBroken>>()?;
+        for (place, key) in places.iter().zip(&asked.keys) {
+            // in a crowd nobody's own is known
+            let place = draft.places.get_mut(*place).filter(|place| !place.is_crowd);
+            let Some(place) = place else { continue };
+            if let Some(said) = last_answer(key, place.counters.seen) {
+                said.charge(&key.windows, place.windows, &mut place.counters, now);
+            }
+        }
         let mut charges: Vec<Charge<'_>> = draft.places.iter_mut().map(Place::charge).collect();
         let decision = decide(&mut charges, BUCKETS, now, Duration::ZERO);
         for (place, verdict) in draft.places.iter_mut().zip(&decision.keys) {
@@ -221,6 +248,7 @@ struct DraftSlot {
 struct Place<'a> {
     slot: usize,
     id: u64,
+    is_crowd: bool,
     windows: &'a [Window],
     ask: Ask,
     counters: SubjectCounters,
@@ -262,7 +290,8 @@ impl<'a> Draft<'a> {
             return Ok(shared);
         }
         let counters = draft.slot.counters(id);
-        self.places.push(Place { slot: at, id, windows, ask, counters, charged: 0 });
+        let is_crowd = id == address.crowd;
+        self.places.push(Place { slot: at, id, is_crowd, windows, ask, counters, charged: 0 });
         Ok(self.places.len() - 1)
     }
 

@@ -13,7 +13,7 @@ use lanekeeper_engine::policy::Policy;
 use lanekeeper_engine::refusals::Refusals;
 use lanekeeper_engine::request::{Request, Step};
 use lanekeeper_engine::units::Timestamp;
-use lanekeeper_engine::wire::{Check, CheckAnswer};
+use lanekeeper_engine::wire::{Check, CheckAnswer, KeyCheck};
 
 use crate::cells::{COUNTERS, LEASES, secret_key};
 use crate::host::{self, Buffer, HostError, Level};
@@ -231,7 +231,8 @@ impl Active {
     /// them where there is no store.
     fn decide_here(&mut self, check: &Check, now: Timestamp) -> CheckAnswer {
         let nodes = if self.store.is_some() { self.nodes } else { NonZeroU32::MIN };
-        let answer = self.counters.decide(&COUNTERS, check, nodes, now);
+        let last_answer = |key: &KeyCheck, since| self.ledger.as_ref()?.last_answer(&LEASES, key, since);
+        let answer = self.counters.decide_after(&COUNTERS, check, nodes, now, &last_answer);
         self.note_admitted(check, &answer, now);
         answer
     }

@@ -470,3 +470,33 @@ mod property {
         }
     }
 }
+
+#[test]
+fn says_what_the_store_said_last_of_a_subject_to_whoever_has_not_heard_it() {
+    let (shared, mut store) = (MemoryCells::default(), Store::default());
+    let (mut worker, other) = (Worker::new(&shared, 1), Worker::new(&shared, 2));
+    let asked = check(&[("alice", 100)]);
+    let key = &asked.keys[0];
+    let last = |worker: &Worker<'_>, since| worker.ledger.last_answer(&shared, key, since);
+    assert_eq!(last(&worker, at(0)), None);
+    worker.request(&mut store, &asked, at(1_000));
+    let said = last(&worker, at(0)).unwrap();
+    assert_eq!(said.asked_at, at(1_000));
+    assert_eq!(said.windows[0].remaining, store.remaining("alice", &key.windows[0]));
+    assert_eq!(last(&worker, at(1_000)), None);
+    let reads = shared.reads.get();
+    assert_eq!((last(&worker, at(1_000)), last(&other, at(0))), (None, None));
+    assert_eq!(shared.reads.get(), reads, "who has heard nothing since does not look");
+}
+
+#[test]
+fn a_refusal_is_an_answer_too() {
+    let (shared, mut store) = (MemoryCells::default(), Store::default());
+    let mut worker = Worker::new(&shared, 1);
+    let asked = check(&[("alice", 1)]);
+    for ms in [1_000, 2_000] {
+        worker.request(&mut store, &asked, at(ms));
+    }
+    let said = worker.ledger.last_answer(&shared, &asked.keys[0], at(1_000)).unwrap();
+    assert_eq!((said.asked_at, said.windows[0].remaining), (at(2_000), 0));
+}

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use super::*;
 use crate::counter::Ask;
 use crate::window::Algorithm;
-use crate::wire::KeyCheck;
+use crate::wire::{KeyCheck, WindowAnswer};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -293,4 +293,44 @@ fn a_node_admits_one_request_even_where_there_are_more_nodes_than_requests() {
     let CheckAnswer::Allowed { keys } = node().decide(&shared, &one, many, at(1)) else { panic!() };
     assert_eq!(keys[0].granted, 3);
     assert!(!allowed(&node().decide(&shared, &one, many, at(1))));
+}
+
+/// What the store said in second 1 of a window of 60: so many are left, the first comes back in 60.
+fn said(remaining: u32) -> LastAnswer {
+    let window = WindowAnswer { remaining, reset_us: 60_000_000, wait_us: 0 };
+    LastAnswer { asked_at: at(1), windows: vec![window] }
+}
+
+#[test]
+fn in_a_stores_place_admits_what_that_had_left() {
+    let (shared, check) = (Shared::default(), check(&[key("a", 10)]));
+    let asked_since = RefCell::new(Vec::new());
+    let last_answer = |key: &KeyCheck, since| {
+        asked_since.borrow_mut().push((key.key.clone(), since));
+        (since < at(1)).then(|| said(4))
+    };
+    let decide = |nodes: u32, second| {
+        let nodes = NonZeroU32::new(nodes).unwrap();
+        allowed(&node().decide_after(&shared, &check, nodes, at(second), &last_answer))
+    };
+    assert_eq!([2, 3, 4].map(|second| decide(2, second)), [true, true, false], "half of what was left");
+    assert!(!decide(1, 59));
+    assert!(decide(1, 63));
+    let since: Vec<Timestamp> = asked_since.borrow().iter().map(|(_, since)| *since).collect();
+    assert_eq!(since, [at(0), at(2), at(3), at(3), at(3)]);
+    assert!(asked_since.borrow().iter().all(|(key, _)| key == "a"));
+}
+
+#[test]
+fn a_crowd_is_not_charged_with_what_the_store_said_of_one() {
+    let shared = Shared::default();
+    let of = |name: &str| check(&[key(name, 10)]);
+    // until a slot is full, and somebody counts in its crowd
+    let names = (0..80_000).map(|number| number.to_string());
+    let is_second_in_a_crowd =
+        |name: &String| remaining(&node().decide(&shared, &of(name), ALONE, at(2))) != [9];
+    let name = names.into_iter().find(is_second_in_a_crowd).unwrap();
+    let before = remaining(&node().decide(&shared, &of(&name), ALONE, at(2)));
+    let after = node().decide_after(&shared, &of(&name), ALONE, at(2), &|_, _| Some(said(0)));
+    assert_eq!(remaining(&after)[0], before[0] - 1);
 }

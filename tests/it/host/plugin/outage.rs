@@ -311,3 +311,22 @@ fn tokens_that_are_held_in_advance_are_not_told_for_the_store_has_charged_them()
     assert_eq!(reported(&host), 10 - by_leases);
     behaved(&host);
 }
+
+#[test]
+fn an_outage_begins_with_what_the_store_said_last() {
+    let (host, store) = served(&leased(10, "local"), 2);
+    for n in 0..6 {
+        assert_eq!(decided(&host, 0, by("u")), (200, None), "request {n}");
+        host.advance(MS);
+    }
+    store.away.set(true);
+    let mut admitted = 0;
+    for _ in 0..20 {
+        admitted += usize::from(decided(&host, 0, by("u")).0 == 200);
+        host.advance(MS);
+    }
+    assert_eq!(admitted, 4);
+    // whom this node has never heard of has all of it
+    admitted_by_the_node(&host, 1, "v", 10);
+    behaved(&host);
+}
