@@ -18,8 +18,9 @@ mod waiting;
 
 use std::time::Duration;
 
+use lanekeeper_engine::wire::DecideRequest;
 use lanekeeper_tests::fake_shim::Store;
-use lanekeeper_tests::host::{Host, Request, State, Stream};
+use lanekeeper_tests::host::{Callout, Host, Request, State, Stream};
 use serde_json::{Value, json};
 
 const MS: Duration = Duration::from_millis(1);
@@ -55,6 +56,13 @@ fn start(policy: &Value, workers: usize) -> Host {
     Host::start(&policy.to_string(), workers).unwrap()
 }
 
+/// A node of so many workers and its store, which answers at once.
+fn served(policy: &Value, workers: usize) -> (Host, Store) {
+    let (host, store) = (start(policy, workers), Store::new());
+    store.serve(&host);
+    (host, store)
+}
+
 fn by(user: &str) -> Request {
     Request::get("/").header("x-user", user)
 }
@@ -66,6 +74,26 @@ fn status(stream: &Stream) -> u32 {
         State::Replied(reply) => reply.status,
         other => panic!("undecided: {other:?}"),
     }
+}
+
+/// The status of a request by `user` that this worker must decide at once.
+fn ask(host: &Host, worker: usize, user: &str) -> u32 {
+    let stream = host.worker(worker).request(by(user));
+    let status = status(&stream);
+    stream.end();
+    status
+}
+
+/// Answers all callouts, also those that come of the answers.
+fn pump(host: &Host, store: &Store) {
+    while let Some(callout) = host.callouts().first().cloned() {
+        assert!(host.answer(&callout, store.answer(host, &callout)));
+    }
+}
+
+/// What a callout asks the store.
+fn question(callout: &Callout) -> DecideRequest {
+    serde_json::from_slice(&callout.body).unwrap()
 }
 
 fn fallback(stream: &Stream) -> Option<String> {
@@ -90,6 +118,10 @@ fn charges(host: &Host, lane: &str, limit: &str, outcome: &str, source: &str) ->
 
 fn store_calls(host: &Host, outcome: &str) -> u64 {
     host.counter(&format!("lanekeeper.store_calls_total.outcome.{outcome}")).unwrap_or(0)
+}
+
+fn renewals(host: &Host) -> u64 {
+    host.counter("lanekeeper.lease_renewals_total").unwrap_or(0)
 }
 
 /// The host calls of one admitted request, by their names, once its metrics are defined.

@@ -2,11 +2,13 @@
 
 use lanekeeper_engine::wire::{CheckAnswer, DecideResponse, Operation, SHIM_HEADER, StoreError, VERSION};
 use lanekeeper_tests::fake_shim::ours;
-use lanekeeper_tests::host::{Answer, Callout, Status, Stream, Times};
+use lanekeeper_tests::host::{Answer, Status, Stream, Times};
 use serde_json::json;
 
-use super::success::{answered_by_the_store, ended, operations, paid, succeed};
-use super::{FALLBACK, MS, Store, behaved, by, calls_of_a_request, charges, start, status, store_calls};
+use super::success::{ended, operations, paid, succeed};
+use super::{
+    FALLBACK, MS, Store, behaved, by, calls_of_a_request, charges, pump, served, start, status, store_calls,
+};
 
 /// Ways in which the store cannot be charged.
 fn failures() -> [(&'static str, Answer); 5] {
@@ -55,7 +57,7 @@ fn a_charge_that_the_store_could_not_take_goes_to_the_node_where_the_policy_coun
 
 #[test]
 fn a_charge_that_cannot_be_sent_or_meets_an_open_circuit_goes_to_the_node_at_once() {
-    let (host, store) = answered_by_the_store(&paid(100, "local"));
+    let (host, store) = served(&paid(100, "local"), 1);
     let streams: Vec<Stream> = (0..3).map(|_| host.worker(0).request(by("u"))).collect();
     host.remove_cluster("lanekeeper");
     succeed(&streams[0]);
@@ -98,11 +100,8 @@ fn a_charge_is_in_the_store_however_late_the_store_says_so() {
 fn charges_share_the_next_callout_and_stand_first_in_it() {
     let host = start(&paid(100, "local"), 1);
     let store = Store::new();
-    let pump = |callout: Callout| assert!(host.answer(&callout, store.answer(&host, &callout)));
     let streams: Vec<Stream> = (0..5).map(|_| host.worker(0).request(by("u"))).collect();
-    while let Some(callout) = host.callouts().first().cloned() {
-        pump(callout);
-    }
+    pump(&host, &store);
     streams.iter().for_each(succeed);
     // the first leaves at once, the others wait for it and leave room for those that wait for an answer
     assert_eq!(host.callouts().iter().map(operations).collect::<Vec<_>>(), [[Operation::Take]]);
@@ -110,7 +109,7 @@ fn charges_share_the_next_callout_and_stand_first_in_it() {
     let mixed = [[Operation::Take; 4].as_slice(), &[Operation::Peek]].concat();
     assert_eq!(operations(&host.callouts()[1]), mixed);
     for callout in host.callouts() {
-        pump(callout);
+        assert!(host.answer(&callout, store.answer(&host, &callout)));
     }
     assert_eq!((ended(&host, "charged"), host.callouts().len()), (5, 0));
     behaved(&host);
@@ -121,9 +120,7 @@ fn charges_leave_with_the_end_of_a_callout_when_no_question_comes() {
     let host = start(&paid(100, "local"), 1);
     let store = Store::new();
     let streams: Vec<Stream> = (0..5).map(|_| host.worker(0).request(by("u"))).collect();
-    while let Some(callout) = host.callouts().first().cloned() {
-        host.answer(&callout, store.answer(&host, &callout));
-    }
+    pump(&host, &store);
     streams.iter().for_each(succeed);
     let first = host.callouts().remove(0);
     host.answer(&first, store.answer(&host, &first));
@@ -143,9 +140,7 @@ fn charges_that_wait_are_bounded_and_those_beyond_are_counted() {
     let host = start(&policy, 1);
     let store = Store::new();
     let streams: Vec<Stream> = (0..1500).map(|_| host.worker(0).request(by("u"))).collect();
-    while let Some(callout) = host.callouts().first().cloned() {
-        host.answer(&callout, store.answer(&host, &callout));
-    }
+    pump(&host, &store);
     streams.iter().for_each(succeed);
     // one is under way, 1024 wait
     assert_eq!((ended(&host, "dropped"), host.callouts().len()), (1500 - 1 - 1024, 1));
@@ -170,13 +165,8 @@ fn many_streams_that_wait_leave_room_for_charges_and_the_other_way_round() {
     }
     let host = start(&policy, 1);
     let store = Store::new();
-    let answer_all = || {
-        while let Some(callout) = host.callouts().first().cloned() {
-            host.answer(&callout, store.answer(&host, &callout));
-        }
-    };
     let streams: Vec<Stream> = (0..200).map(|_| host.worker(0).request(by("u"))).collect();
-    answer_all();
+    pump(&host, &store);
     succeed(&streams[0]);
     let first = host.worker(0).request(by("u"));
     assert_eq!(host.callouts().len(), 2);
@@ -188,7 +178,7 @@ fn many_streams_that_wait_leave_room_for_charges_and_the_other_way_round() {
     let next = host.callouts().pop().unwrap();
     let charged = operations(&next).iter().take_while(|operation| **operation == Operation::Take).count();
     assert_eq!(operations(&next).len(), 256);
-    answer_all();
+    pump(&host, &store);
     assert_eq!(charged, 64 + 3, "the first stream's dry runs stand next");
     assert!(waiting.iter().chain([&first]).all(|stream| status(stream) == 200));
     assert_eq!(ended(&host, "charged"), 200);
@@ -217,7 +207,7 @@ fn a_policy_that_is_replaced_stays_until_its_charges_have_ended() {
 
 #[test]
 fn a_charge_costs_one_callout_and_few_host_calls() {
-    let (host, _) = answered_by_the_store(&paid(100, "local"));
+    let (host, _) = served(&paid(100, "local"), 1);
     let expected = [
         ("clock_time_get", 4),
         ("proxy_add_header_map_value", 2),
@@ -235,7 +225,7 @@ fn a_charge_costs_one_callout_and_few_host_calls() {
 
 #[test]
 fn an_answer_that_failed_costs_two_host_calls_more_than_one_of_another_limit() {
-    let (host, _) = answered_by_the_store(&paid(100, "local"));
+    let (host, _) = served(&paid(100, "local"), 1);
     let stream = host.worker(0).request(by("u"));
     host.reset_counts();
     stream.respond([(":status", "500")]);

@@ -1,10 +1,10 @@
 //! The store's circuit: how soon all workers leave a store alone that fails them, and how it comes back.
 
-use lanekeeper_engine::wire::{CheckAnswer, DecideRequest, DecideResponse, Recorded, StoreError, VERSION};
+use lanekeeper_engine::wire::{CheckAnswer, DecideResponse, Recorded, StoreError, VERSION};
 use lanekeeper_tests::fake_shim::ours;
 use lanekeeper_tests::host::{Answer, Callout, Host, Level, State, Status, Stream, Times};
 
-use super::{MS, Store, behaved, by, fallback, leased, start, store_calls, with_store};
+use super::{MS, Store, behaved, by, fallback, leased, question, renewals, start, store_calls, with_store};
 
 const WORKERS: usize = 4;
 
@@ -173,7 +173,7 @@ fn without_shared_data_each_worker_learns_by_itself() {
 
 /// The store answers, and says so of the checks of the first callout and whether it is away.
 fn failing(callout: &Callout, away: bool) -> DecideResponse {
-    let question: DecideRequest = serde_json::from_slice(&callout.body).unwrap();
+    let question = question(callout);
     let failed = CheckAnswer::Failed { error: StoreError::Unreachable };
     let answers = question.checks.iter().map(|_| failed.clone()).collect();
     let spent = vec![Recorded::Failed(StoreError::Unreachable); question.spent.len()];
@@ -215,7 +215,6 @@ fn leases_that_were_due_while_the_store_was_away_are_not_all_renewed_when_it_is_
     let host = start(&leased(1_000_000, "local"), 1);
     let store = Store::new();
     store.serve(&host);
-    let renewals = || host.counter("lanekeeper.lease_renewals_total").unwrap_or(0);
     let by_all = |every: u32| {
         for n in 0..500 {
             host.worker(0).request(by(&format!("u{n}"))).end();
@@ -225,7 +224,7 @@ fn leases_that_were_due_while_the_store_was_away_are_not_all_renewed_when_it_is_
         }
     };
     (0..40).for_each(|_| by_all(1));
-    let before = renewals();
+    let before = renewals(&host);
     assert!(before > 500, "500 leases are in use: {before}");
     store.away.set(true);
     (0..60).for_each(|_| by_all(1));
@@ -235,8 +234,8 @@ fn leases_that_were_due_while_the_store_was_away_are_not_all_renewed_when_it_is_
         host.worker(0).request(by("probe")).end();
         host.advance(MS);
     }
-    let at_first = renewals();
+    let at_first = renewals(&host);
     host.advance(100 * MS);
-    assert!(renewals() - at_first <= 64, "{} renewals", renewals() - at_first);
+    assert!(renewals(&host) - at_first <= 64, "{} renewals", renewals(&host) - at_first);
     behaved(&host);
 }

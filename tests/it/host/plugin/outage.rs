@@ -4,16 +4,14 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use lanekeeper_engine::wire::{DecideRequest, KeySpent};
-use lanekeeper_tests::host::{Answer, Callout, Host, Request, State, Stream};
-use serde_json::{Value, json};
+use lanekeeper_engine::wire::KeySpent;
+use lanekeeper_tests::host::{Answer, Host, Request, State, Stream};
+use serde_json::json;
 
 use super::success::{paid, succeed};
-use super::{MS, Store, behaved, by, fallback, leased, start, status, store_calls, with_store};
-
-fn question(callout: &Callout) -> DecideRequest {
-    serde_json::from_slice(&callout.body).unwrap()
-}
+use super::{
+    MS, Store, behaved, by, fallback, leased, question, served, start, status, store_calls, with_store,
+};
 
 fn reported(host: &Host) -> u64 {
     host.counter("lanekeeper.outage_reported_tokens_total").unwrap_or(0)
@@ -42,12 +40,6 @@ fn left(host: &Host, user: &str) -> String {
     stream.end();
     assert_eq!(headers.text("x-lanekeeper-fallback"), None, "the store decides");
     headers.text("ratelimit").unwrap().split(';').nth(1).unwrap().to_owned()
-}
-
-fn served(policy: &Value, workers: usize) -> (Host, Store) {
-    let (host, store) = (start(policy, workers), Store::new());
-    store.serve(&host);
-    (host, store)
 }
 
 /// The store is back: a probe finds out, and the circuit closes.

@@ -1,36 +1,21 @@
 //! A new policy, or new code, in the midst of everything: what is known stays known, and nothing is spent twice.
 
-use lanekeeper_engine::wire::DecideRequest;
-use lanekeeper_tests::host::{Callout, Host, State, Stream};
+use lanekeeper_tests::host::{Host, State, Stream};
 use serde_json::{Value, json};
 
-use super::{MS, Store, behaved, by, decisions, fallback, leased, standalone, start, status, store_calls};
+use super::{
+    MS, Store, ask, behaved, by, decisions, fallback, leased, question, renewals, served, standalone, start,
+    status, store_calls,
+};
 
 const WORKERS: usize = 4;
-
-fn served(policy: &Value) -> (Host, Store) {
-    let (host, store) = (start(policy, WORKERS), Store::new());
-    store.serve(&host);
-    (host, store)
-}
 
 fn bring(host: &Host, policy: &Value) {
     host.reconfigure(&policy.to_string()).unwrap();
 }
 
-fn ask(host: &Host, worker: usize, user: &str) -> u32 {
-    let stream = host.worker(worker % WORKERS).request(by(user));
-    let status = status(&stream);
-    stream.end();
-    status
-}
-
 fn admitted(host: &Host, users: &[&str], requests: usize) -> usize {
-    (0..requests).filter(|n| ask(host, *n, users[n / WORKERS % users.len()]) == 200).count()
-}
-
-fn question(callout: &Callout) -> DecideRequest {
-    serde_json::from_slice(&callout.body).unwrap()
+    (0..requests).filter(|n| ask(host, n % WORKERS, users[n / WORKERS % users.len()]) == 200).count()
 }
 
 /// `limit` with another store.
@@ -42,10 +27,10 @@ fn elsewhere(limit: u32) -> Value {
 
 /// Users in steady use, and a new policy each so many requests. Gives how often the store was asked.
 fn asked_of_the_store(reload_each: usize) -> u64 {
-    let (host, _) = served(&leased(1_000_000, "local"));
+    let (host, _) = served(&leased(1_000_000, "local"), WORKERS);
     let users = ["u0", "u1", "u2", "u3", "u4"];
     for n in 0..8000 {
-        assert_eq!(ask(&host, n, users[n / WORKERS % users.len()]), 200);
+        assert_eq!(ask(&host, n % WORKERS, users[n / WORKERS % users.len()]), 200);
         if n % 2 == 0 {
             host.advance(MS);
         }
@@ -70,10 +55,10 @@ fn leases_stay_and_the_store_is_not_asked_more() {
 #[test]
 fn nothing_is_lost_and_nothing_spent_twice_whenever_a_policy_comes() {
     for each in [1, 3, 7, 20] {
-        let (host, _) = served(&leased(100, "local"));
+        let (host, _) = served(&leased(100, "local"), WORKERS);
         let mut got = 0;
         for n in 0..300 {
-            got += usize::from(ask(&host, n, "u") == 200);
+            got += usize::from(ask(&host, n % WORKERS, "u") == 200);
             if n % each == 0 {
                 bring(&host, &leased(100, "local"));
             }
@@ -85,7 +70,7 @@ fn nothing_is_lost_and_nothing_spent_twice_whenever_a_policy_comes() {
 
 #[test]
 fn what_the_store_refused_is_remembered() {
-    let (host, store) = served(&leased(10, "local"));
+    let (host, store) = served(&leased(10, "local"), WORKERS);
     admitted(&host, &["u"], 40);
     store.away.set(true);
     let before = decisions(&host, "normal", "per_user", "rejected", "remembered");
@@ -97,7 +82,7 @@ fn what_the_store_refused_is_remembered() {
 
 #[test]
 fn the_number_of_nodes_stays_known_for_when_the_store_is_away() {
-    let (host, store) = served(&leased(10, "local"));
+    let (host, store) = served(&leased(10, "local"), WORKERS);
     store.nodes.set(Some(5));
     (0..WORKERS).for_each(|worker| assert_eq!(ask(&host, worker, &format!("v{worker}")), 200));
     bring(&host, &leased(10, "local"));
@@ -108,7 +93,7 @@ fn the_number_of_nodes_stays_known_for_when_the_store_is_away() {
 
 #[test]
 fn a_changed_limit_begins_anew_and_the_leases_of_the_old_one_are_renewed_no_more() {
-    let (host, _) = served(&leased(1_000_000, "local"));
+    let (host, _) = served(&leased(1_000_000, "local"), WORKERS);
     let users = ["u0", "u1", "u2"];
     for _ in 0..100 {
         admitted(&host, &users, 12);
@@ -126,13 +111,9 @@ fn a_changed_limit_begins_anew_and_the_leases_of_the_old_one_are_renewed_no_more
     behaved(&host);
 }
 
-fn renewals(host: &Host) -> u64 {
-    host.counter("lanekeeper.lease_renewals_total").unwrap_or(0)
-}
-
 #[test]
 fn a_changed_max_drift_holds_for_the_next_lease() {
-    let (host, _) = served(&leased(1_000_000, "local"));
+    let (host, _) = served(&leased(1_000_000, "local"), WORKERS);
     ask(&host, 0, "u");
     let mut policy = leased(1_000_000, "local");
     policy["store"]["max_drift"] = json!("5%");
@@ -149,7 +130,7 @@ fn a_changed_max_drift_holds_for_the_next_lease() {
 
 /// How many requests of a user in steady use the node decides by what it holds, when the store is gone after these steps.
 fn left_after(steps: impl FnOnce(&Host)) -> usize {
-    let (host, store) = served(&leased(1_000_000, "open"));
+    let (host, store) = served(&leased(1_000_000, "open"), WORKERS);
     host.set_property(&["plugin_name"], "a");
     bring(&host, &leased(1_000_000, "open"));
     steady(&host);
@@ -201,7 +182,7 @@ fn fallback_of(host: &Host, worker: usize, user: &str) -> Option<String> {
 
 #[test]
 fn two_stores_never_share_a_lease_or_a_refusal() {
-    let (host, _) = served(&leased(1_000_000, "local"));
+    let (host, _) = served(&leased(1_000_000, "local"), WORKERS);
     host.add_cluster("elsewhere");
     admitted(&host, &["u"], 40);
     bring(&host, &elsewhere(1_000_000));
@@ -243,7 +224,7 @@ fn the_nodes_own_counters_go_on() {
 
 #[test]
 fn a_refused_policy_changes_nothing() {
-    let (host, store) = served(&leased(1_000_000, "local"));
+    let (host, store) = served(&leased(1_000_000, "local"), WORKERS);
     steady(&host);
     assert!(host.reconfigure(r#"{"version": 2}"#).is_err());
     store.away.set(true);
@@ -253,7 +234,7 @@ fn a_refused_policy_changes_nothing() {
 
 #[test]
 fn a_hundred_policies_leave_nothing_behind() {
-    let (host, _) = served(&leased(1_000_000, "local"));
+    let (host, _) = served(&leased(1_000_000, "local"), WORKERS);
     admitted(&host, &["u"], 40);
     bring(&host, &leased(1_000_000, "local"));
     admitted(&host, &["u"], 40);
@@ -275,7 +256,7 @@ fn bring_code(host: &Host) {
 
 #[test]
 fn new_code_spends_from_the_pool_and_leaves_alone_what_it_does_not_know() {
-    let (host, store) = served(&leased(1_000_000, "local"));
+    let (host, store) = served(&leased(1_000_000, "local"), WORKERS);
     steady(&host);
     store.away.set(true);
     let foreign = ["lanekeeper/2/lease/7", "lanekeeper/0/circuit/1", "someone/else"];

@@ -1,15 +1,16 @@
 //! Questions to the store: shared, answered, late, lost, broken.
 
-use lanekeeper_engine::wire::{DecideRequest, SHIM_HEADER};
+use lanekeeper_engine::wire::SHIM_HEADER;
 use lanekeeper_tests::host::{Answer, Body, Callout, Host, Request, State, Status, Stream, Times};
 use serde_json::{Value, json};
 
 use super::{
-    MS, Store, behaved, by, calls_of_a_request, decisions, fallback, start, status, store_calls, with_store,
+    MS, Store, behaved, by, calls_of_a_request, decisions, fallback, pump, question, start, status,
+    store_calls, with_store,
 };
 
 fn checks(callout: &Callout) -> usize {
-    serde_json::from_slice::<DecideRequest>(&callout.body).unwrap().checks.len()
+    question(callout).checks.len()
 }
 
 /// A worker with one paused request of `u`.
@@ -234,9 +235,7 @@ fn a_stream_that_dies_while_it_waits_is_forgotten() {
     streams[0].reset();
     streams[5].reset();
     let store = Store::new();
-    while let Some(callout) = host.callouts().first().cloned() {
-        host.answer(&callout, store.answer(&host, &callout));
-    }
+    pump(&host, &store);
     assert_eq!(decisions(&host, "normal", "per_user", "admitted", "store"), 8);
     assert_eq!(host.worker(0).contexts(), (1, 8));
     behaved(&host);

@@ -1,10 +1,13 @@
 //! Limits that charge when the answer has succeeded.
 
-use lanekeeper_engine::wire::{DecideRequest, Operation};
+use lanekeeper_engine::wire::Operation;
 use lanekeeper_tests::host::{Callout, Host, Request, Stream};
 use serde_json::{Value, json};
 
-use super::{FALLBACK, MS, Store, behaved, by, charges, standalone, start, status, store_calls, with_store};
+use super::{
+    FALLBACK, MS, Store, behaved, by, charges, question, served, standalone, start, status, store_calls,
+    with_store,
+};
 
 /// `per_user` charges for successes, so many a minute.
 pub(super) fn paid(limit: u32, on_failure: &str) -> Value {
@@ -21,15 +24,7 @@ pub(super) fn ended(host: &Host, outcome: &str) -> u64 {
 
 /// What each check of a callout does.
 pub(super) fn operations(callout: &Callout) -> Vec<Operation> {
-    let question: DecideRequest = serde_json::from_slice(&callout.body).unwrap();
-    question.checks.iter().map(|check| check.keys[0].operation).collect()
-}
-
-pub(super) fn answered_by_the_store(policy: &Value) -> (Host, Store) {
-    let host = start(policy, 1);
-    let store = Store::new();
-    store.serve(&host);
-    (host, store)
+    question(callout).checks.iter().map(|check| check.keys[0].operation).collect()
 }
 
 pub(super) fn succeed(stream: &Stream) {
@@ -105,7 +100,7 @@ fn a_success_is_charged_once_however_it_ends() {
         }),
     ];
     for (name, way) in ways {
-        let (host, _) = answered_by_the_store(&paid(10, "local"));
+        let (host, _) = served(&paid(10, "local"), 1);
         let stream = host.worker(0).request(by("u"));
         way(&stream);
         host.advance(1000 * MS);
@@ -135,7 +130,7 @@ fn whatever_is_no_success_costs_nothing() {
         }),
     ];
     for (name, way) in ways {
-        let (host, _) = answered_by_the_store(&paid(10, "local"));
+        let (host, _) = served(&paid(10, "local"), 1);
         let stream = host.worker(0).request(by("u"));
         way(&stream);
         assert!(stream.is_over());
@@ -147,7 +142,7 @@ fn whatever_is_no_success_costs_nothing() {
 
 #[test]
 fn a_request_that_the_limit_rejected_costs_nothing() {
-    let (host, _) = answered_by_the_store(&paid(1, "local"));
+    let (host, _) = served(&paid(1, "local"), 1);
     succeed(&host.worker(0).request(by("u")));
     assert_eq!(status(&host.worker(0).request(by("u"))), 429);
     assert_eq!(store_calls(&host, "answered"), 3, "look, charge, look");
@@ -183,7 +178,7 @@ fn a_grpc_call_is_charged_when_its_status_is_0() {
         ("cancelled amid the messages", &cancelled, 1),
     ];
     for (name, way, charged) in ways {
-        let (host, _) = answered_by_the_store(&paid(10, "local"));
+        let (host, _) = served(&paid(10, "local"), 1);
         way(&host.worker(0).request(Request::post("/a.B/C").header("x-user", "u").header(grpc.0, grpc.1)));
         assert_eq!(ended(&host, "charged"), charged, "{name}");
         behaved(&host);
@@ -192,7 +187,7 @@ fn a_grpc_call_is_charged_when_its_status_is_0() {
 
 #[test]
 fn what_others_took_meanwhile_is_not_charged_and_counted() {
-    let (host, _) = answered_by_the_store(&paid(1, "local"));
+    let (host, _) = served(&paid(1, "local"), 1);
     let both = [0, 1].map(|_| host.worker(0).request(by("u")));
     both.iter().for_each(succeed);
     assert_eq!((ended(&host, "charged"), ended(&host, "full")), (1, 1));
@@ -204,7 +199,7 @@ fn what_others_took_meanwhile_is_not_charged_and_counted() {
 fn one_full_key_keeps_no_other_from_being_charged() {
     let mut policy = paid(1, "local");
     policy["rate_limits"]["per_user"]["keys"]["shop"] = json!([{"header": "x-shop"}]);
-    let (host, _) = answered_by_the_store(&policy);
+    let (host, _) = served(&policy, 1);
     let at = |shop: &str| host.worker(0).request(by("u").header("x-shop", shop));
     let both = [at("s1"), at("s2")];
     both.iter().for_each(succeed);
@@ -219,7 +214,7 @@ fn one_full_key_keeps_no_other_from_being_charged() {
 fn a_dry_run_is_charged_and_rejects_nobody() {
     let mut policy = paid(1, "local");
     policy["rate_limits"]["per_user"]["enforce"] = json!("0%");
-    let (host, _) = answered_by_the_store(&policy);
+    let (host, _) = served(&policy, 1);
     for _ in 0..3 {
         let stream = host.worker(0).request(by("u"));
         assert_eq!(status(&stream), 200);
