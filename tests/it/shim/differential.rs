@@ -1,255 +1,32 @@
 //! The script in Redis and in Valkey against the engine's own arithmetic: the same questions at the same moments, and every
 //! number the same.
 //!
-//! The moments are Redis's own, which the script tells; the windows reach from a millisecond to a year, so that
-//! within a test some run over many times and others meet the largest numbers.
+//! The moments are Redis's own, which the script tells.
 
-use std::collections::HashMap;
+mod models;
+mod steps;
+mod windows;
+
 use std::ops::RangeInclusive;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use lanekeeper_engine::counter::{Charge, STORE_BUCKETS, SubjectCounters, decide};
-use lanekeeper_engine::lease::{Lease, LeaseAsk};
-use lanekeeper_engine::units::{Timestamp, micros};
-use lanekeeper_engine::window::{Change, MAX_EXACT, MAX_LIMIT, MAX_LOG_LIMIT, MAX_PER, Window, Zone};
+use lanekeeper_engine::lease::Lease;
+use lanekeeper_engine::units::Timestamp;
+use lanekeeper_engine::window::{MAX_PER, Window};
 use lanekeeper_engine::wire::{
-    Check, CheckAnswer, DecideRequest, KeyCheck, KeyReturn, KeySpent, MAX_SLICES, Operation, Recorded,
-    Returned, Slice,
+    Check, CheckAnswer, DecideRequest, KeyCheck, KeyReturn, KeySpent, Operation, Slice,
 };
-use lanekeeper_shim::memory::MemoryStore;
 use lanekeeper_shim::redis::{RedisStore, Taken};
-use lanekeeper_shim::store::Store;
 use lanekeeper_tests::redis::Redis;
 use proptest::prelude::*;
-use proptest::sample::{select, subsequence};
 use tokio::runtime::Runtime;
 
-use crate::support::{HOUR, SECOND, bucket, counter, fixed, log, ready_store, sliding, zoned};
-
-const KEYS: usize = 4;
-const MAX_LIFE_MS: u32 = 120_000;
-
-#[derive(Clone, Debug)]
-enum Step {
-    /// Time passes.
-    Pause { us: u64 },
-    /// A batch is asked.
-    Ask { spend_within: Duration, checks: Vec<Vec<Question>> },
-    /// So many tokens of an earlier charge go back: the last, or so many before it. Few numbers for many returns, so
-    /// that some come twice.
-    GiveBack { charge: usize, tokens: u32, id: u64 },
-    /// So much was spent without asking, each slice so long before the next and the last so long ago. Few numbers here
-    /// too.
-    Record { key: usize, list: usize, spent: Vec<(u64, u32)>, id: u64 },
-}
-
-/// One key of a check.
-#[derive(Clone, Debug)]
-struct Question {
-    key: usize,
-    /// Which of the case's lists of windows it is asked for.
-    list: usize,
-    operation: Operation,
-    /// A number that makes its cost, and perhaps one that makes what would do.
-    cost: u32,
-    at_least: Option<u32>,
-    /// What it asks for in advance if it takes; of those the ones with the smallest costs cost nothing.
-    lease: Option<LeaseAsk>,
-}
-
-fn leases() -> impl Strategy<Value = Option<LeaseAsk>> {
-    let tokens = prop_oneof![4 => 1..6u32, 2 => 1..2000u32, 1 => 1..=MAX_LIMIT, 1 => Just(MAX_LIMIT)];
-    let life_ms = prop_oneof![1 => 1..200u32, 3 => 1..=MAX_LIFE_MS, 1 => Just(MAX_LIFE_MS)];
-    let drift = prop_oneof![1 => Just(1), 2 => Just(10_000), 2 => 1..=1_000_000u32, 2 => Just(1_000_000)];
-    let nodes = prop_oneof![3 => Just(1), 2 => 1..20u32, 1 => 1..=u32::MAX];
-    let ask = (tokens, life_ms, drift, nodes).prop_map(|(tokens, life_ms, drift, nodes)| LeaseAsk {
-        tokens,
-        life_ms,
-        drift,
-        nodes,
-    });
-    prop_oneof![1 => Just(None), 1 => ask.prop_map(Some)]
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let spend_within = select(vec![0, 0, 1, 3, 20, 10_000]).prop_map(Duration::from_millis);
-    let cost = || prop_oneof![5 => 0..3u32, 1 => any::<u32>()];
-    let operation = || prop_oneof![6 => Just(Operation::Take), 1 => Just(Operation::Peek)];
-    let at_least = || prop_oneof![2 => Just(None), 1 => any::<u32>().prop_map(Some)];
-    let check = subsequence((0..KEYS).collect::<Vec<_>>(), 1..=KEYS)
-        .prop_flat_map(move |keys| {
-            let question = |key| {
-                (Just(key), 0..2usize, operation(), cost(), at_least(), leases()).prop_map(
-                    |(key, list, operation, cost, at_least, lease)| Question {
-                        key,
-                        list,
-                        operation,
-                        cost,
-                        at_least,
-                        lease,
-                    },
-                )
-            };
-            keys.into_iter().map(question).collect::<Vec<_>>()
-        })
-        .prop_shuffle();
-    let ask = (spend_within, prop::collection::vec(check, 1..4))
-        .prop_map(|(spend_within, checks)| Step::Ask { spend_within, checks });
-    let pause = (0..4000u64).prop_map(|us| Step::Pause { us });
-    let give_back = (0..6usize, prop_oneof![2 => 1..4u32, 1 => any::<u32>()], 1..30u64)
-        .prop_map(|(charge, tokens, id)| Step::GiveBack { charge, tokens, id });
-    let gap =
-        prop_oneof![3 => 0..3_000u64, 3 => 0..100_000u64, 1 => 0..20_000_000_000u64, 1 => 0..MAX_EXACT / 16];
-    let record = records(gap.boxed(), 0..KEYS, prop_oneof![4 => 0..4u32, 1 => any::<u32>()].boxed(), 30..50);
-    prop::collection::vec(prop_oneof![1 => pause, 6 => ask, 2 => give_back, 2 => record], 1..40)
-}
-
-/// Reports of `keys` in slices that are so far apart and hold so many tokens, under such numbers.
-fn records(
-    gap: BoxedStrategy<u64>,
-    keys: std::ops::Range<usize>,
-    tokens: BoxedStrategy<u32>,
-    ids: std::ops::Range<u64>,
-) -> impl Strategy<Value = Step> {
-    let spent = prop::collection::vec((gap, tokens), 1..=MAX_SLICES);
-    (keys, 0..2usize, spent, ids).prop_map(|(key, list, spent, id)| Step::Record { key, list, spent, id })
-}
-
-/// One subject asked so often, and with dates so far apart, that it holds many buckets and they are read again.
-fn long_steps() -> impl Strategy<Value = Vec<Step>> {
-    let spend_within = select(vec![0, 0, 0, 1, 3, 20, 90]).prop_map(Duration::from_millis);
-    let ask = (spend_within, 0..3u32, leases()).prop_map(|(spend_within, cost, lease)| {
-        // so few, and for so short, that they do not fill the windows for the rest of the case
-        let lease = lease.map(|lease| LeaseAsk {
-            tokens: 1 + lease.tokens % 3,
-            life_ms: 50 + lease.life_ms % 250,
-            drift: 1_000_000,
-            nodes: 1,
-        });
-        let question = Question { key: 0, list: 0, operation: Operation::Take, cost, at_least: None, lease };
-        Step::Ask { spend_within, checks: vec![vec![question]] }
-    });
-    let pause = prop_oneof![6 => 0..300u64, 1 => 0..30_000u64].prop_map(|us| Step::Pause { us });
-    let give_back = (0..60usize, 0..2u32, any::<u64>()).prop_map(|(charge, tokens, id)| Step::GiveBack {
-        charge,
-        tokens,
-        id,
-    });
-    // far enough back that they come before buckets and entries that are there, and not so many that nothing is left
-    let gap = prop_oneof![0..5_000u64, 0..60_000u64].boxed();
-    let record = records(gap, 0..1, (0..2u32).boxed(), 0..u64::MAX);
-    let steps = prop_oneof![30 => pause, 120 => ask, 60 => give_back, 4 => record];
-    prop::collection::vec(steps, 300)
-}
-
-fn long_windows() -> impl Strategy<Value = Vec<Window>> {
-    let ms = Duration::from_millis;
-    let all = vec![
-        sliding(60, ms(5)),
-        sliding(200, ms(40)),
-        sliding(1000, ms(120)),
-        sliding(MAX_LIMIT, ms(900)),
-        counter(1000, ms(10)),
-        fixed(1000, ms(3), 0),
-        log(200, ms(60)),
-    ];
-    subsequence(all, 1..=3).prop_shuffle()
-}
-
-fn windows() -> impl Strategy<Value = Vec<Window>> {
-    let ms = Duration::from_millis;
-    let most_tokens = u32::try_from(MAX_EXACT / 31_622_400_000_000).unwrap();
-    let all = vec![
-        sliding(1, ms(1)),
-        sliding(3, ms(2)),
-        sliding(7, ms(5)),
-        sliding(20, ms(30)),
-        sliding(5, HOUR),
-        sliding(1000, HOUR),
-        sliding(MAX_LIMIT, MAX_PER),
-        log(1, ms(1)),
-        log(9, ms(3)),
-        log(40, ms(30)),
-        log(15, HOUR),
-        log(MAX_LOG_LIMIT, MAX_PER),
-        counter(1, ms(1)),
-        counter(9, ms(4)),
-        counter(40, ms(25)),
-        counter(1000, ms(60)),
-        counter(5, HOUR),
-        counter(284_836, MAX_PER),
-        fixed(2, ms(1), 0),
-        fixed(3, ms(2), 1),
-        fixed(9, ms(17), -210),
-        fixed(50, HOUR, 30),
-        fixed(50, HOUR, 0),
-        fixed(MAX_LIMIT, MAX_PER, 840),
-        zoned(50, HOUR, zone("Australia/Lord_Howe")),
-        zoned(5, 2 * HOUR, zone("Africa/Casablanca")),
-        zoned(9, 24 * HOUR, zone("America/St_Johns")),
-        zoned(MAX_LIMIT, MAX_PER, zone("Pacific/Auckland")),
-        bucket(1, ms(1), 1),
-        bucket(3, ms(1), 2),
-        bucket(7, ms(3), 20),
-        bucket(1000, ms(7), 5),
-        bucket(100, HOUR, 9),
-        bucket(MAX_LIMIT, ms(1), MAX_LIMIT),
-        bucket(1, MAX_PER, most_tokens),
-    ];
-    let spans = vec![
-        (3, ms(2)),
-        (9, ms(17)),
-        (40, Duration::from_secs(7)),
-        (9, HOUR),
-        (7, 2 * HOUR),
-        (30, 24 * HOUR),
-        (1000, MAX_PER),
-    ];
-    let restless = subsequence(spans, 0..=3).prop_map(|spans| {
-        spans.into_iter().map(|(limit, per)| zoned(limit, per, restless(per))).collect::<Vec<_>>()
-    });
-    (subsequence(all, 1..=6), restless).prop_map(|(all, restless)| [all, restless].concat()).prop_shuffle()
-}
-
-/// Windows of which a lease is worth something.
-fn roomy_windows() -> impl Strategy<Value = Vec<Window>> {
-    let all = vec![
-        sliding(6000, 60 * SECOND),
-        sliding(200_000, HOUR),
-        sliding(MAX_LIMIT, MAX_PER),
-        log(500, HOUR),
-        log(MAX_LOG_LIMIT, MAX_PER),
-        counter(6000, 60 * SECOND),
-        counter(284_836, MAX_PER),
-        fixed(6000, 60 * SECOND, 0),
-        fixed(MAX_LIMIT, MAX_PER, 840),
-        zoned(6000, HOUR, zone("Australia/Lord_Howe")),
-        bucket(100, SECOND, 6000),
-        bucket(MAX_LIMIT, HOUR, MAX_LIMIT),
-    ];
-    subsequence(all, 1..=2).prop_shuffle()
-}
-
-fn zone(name: &str) -> Zone {
-    Zone::named(name).unwrap()
-}
-
-/// A place where a window of `per` begins just about now, and whose clocks are put forward and back across that
-/// moment while a case runs.
-fn restless(per: Duration) -> Zone {
-    let now = micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap());
-    // No clocks are further ahead than this, so a window of a year begins when it does.
-    let until_next = micros(per) - now % micros(per);
-    let ahead_s = i32::try_from(until_next.min(25 * 3_600_000_000) / 1_000_000).unwrap();
-    let changes = [(3, 1), (8, -3600), (14, 1), (19, -1), (30, 1800), (55, -7), (90, 1)];
-    let changes = changes.map(|(ms, by_s)| Change {
-        from: Timestamp::from_micros(now + ms * 1000 + 1),
-        ahead_s: ahead_s + by_s,
-    });
-    Zone::new("Test/Restless", ahead_s, changes.to_vec().leak())
-}
+use crate::support::{bucket, ready_store};
+use models::{Embedded, Engine, Model};
+use steps::{KEYS, Question, Step, long_steps, steps};
+use windows::{long_windows, roomy_windows, windows};
 
 /// A Redis or a Valkey, and a name for each case, so that none meets what another left.
 struct Side {
@@ -381,84 +158,6 @@ fn charges(check: &Check, answer: &CheckAnswer, spend_within: Duration) -> Vec<K
 fn leases_of(answer: &CheckAnswer) -> Vec<Lease> {
     let CheckAnswer::Allowed { keys } = answer else { return Vec::new() };
     keys.iter().filter_map(|key| key.lease).collect()
-}
-
-/// What the script is held to.
-trait Model {
-    fn decide(&mut self, check: &Check, now: Timestamp, spend_within: Duration) -> CheckAnswer;
-    fn give_back(&mut self, back: &KeyReturn, now: Timestamp) -> u32;
-    /// Whether the report is new, if it tells.
-    fn record(&mut self, report: &KeySpent, now: Timestamp) -> Option<bool>;
-}
-
-/// The engine's counters, by their keys.
-#[derive(Default)]
-struct Engine(HashMap<String, SubjectCounters>);
-
-impl Model for Engine {
-    fn decide(&mut self, check: &Check, now: Timestamp, spend_within: Duration) -> CheckAnswer {
-        let mut borrowed: Vec<SubjectCounters> =
-            check.keys.iter().map(|key| self.0.remove(&key.key).unwrap_or_default()).collect();
-        let mut charges: Vec<Charge<'_>> = check
-            .keys
-            .iter()
-            .zip(&mut borrowed)
-            .map(|(key, counters)| Charge { windows: &key.windows, ask: key.ask(), counters })
-            .collect();
-        let decision = decide(&mut charges, STORE_BUCKETS, now, spend_within);
-        self.0.extend(check.keys.iter().map(|key| key.key.clone()).zip(borrowed));
-        decision.into()
-    }
-
-    fn give_back(&mut self, back: &KeyReturn, now: Timestamp) -> u32 {
-        let counters = self.0.get_mut(&back.key).unwrap();
-        counters.settle(&back.windows, STORE_BUCKETS, now);
-        let dated = Timestamp::from_micros(back.dated_us);
-        counters.give_back(&back.windows, STORE_BUCKETS, back.tokens, dated, Some(back.id))
-    }
-
-    fn record(&mut self, report: &KeySpent, now: Timestamp) -> Option<bool> {
-        let counters = self.0.entry(report.key.clone()).or_default();
-        Some(counters.record(&report.windows, STORE_BUCKETS, &report.slices, report.id, now))
-    }
-}
-
-/// The embedded store, on a clock that is told.
-struct Embedded {
-    store: MemoryStore,
-    clock: Arc<AtomicU64>,
-    runtime: Runtime,
-}
-
-impl Embedded {
-    fn new() -> Self {
-        let clock = Arc::new(AtomicU64::new(0));
-        let time = Arc::clone(&clock);
-        let now = move || Timestamp::from_micros(time.load(Ordering::Relaxed));
-        Self { store: MemoryStore::with_clock(now), clock, runtime: Runtime::new().unwrap() }
-    }
-}
-
-impl Model for Embedded {
-    fn decide(&mut self, check: &Check, now: Timestamp, spend_within: Duration) -> CheckAnswer {
-        self.clock.store(now.as_micros(), Ordering::Relaxed);
-        self.runtime.block_on(self.store.decide(std::slice::from_ref(check), spend_within)).remove(0)
-    }
-
-    fn give_back(&mut self, back: &KeyReturn, now: Timestamp) -> u32 {
-        self.clock.store(now.as_micros(), Ordering::Relaxed);
-        match self.runtime.block_on(self.store.give_back(std::slice::from_ref(back))).remove(0) {
-            Returned::Tokens(tokens) => tokens,
-            Returned::Failed(error) => panic!("{error}"),
-        }
-    }
-
-    fn record(&mut self, report: &KeySpent, now: Timestamp) -> Option<bool> {
-        self.clock.store(now.as_micros(), Ordering::Relaxed);
-        let recorded = self.runtime.block_on(self.store.record(std::slice::from_ref(report)));
-        assert_eq!(recorded, [Recorded::Recorded]);
-        None
-    }
 }
 
 fn config(cases: u32) -> ProptestConfig {
