@@ -8,6 +8,10 @@ use crate::wire::StoreError;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+mod property;
+mod sharing;
+mod upkeep;
+
 const SECRET: (u64, u64) = (1, 2);
 /// 1 %.
 const DRIFT: NonZeroU32 = NonZeroU32::new(10_000).unwrap();
@@ -178,46 +182,6 @@ fn several_keys_are_spent_together_or_not_at_all() {
 }
 
 #[test]
-fn the_workers_of_a_node_spend_one_lease() {
-    let (shared, mut store) = (MemoryCells::default(), Store::default());
-    let mut workers: Vec<Worker<'_>> = (0..4).map(|number| Worker::new(&shared, number)).collect();
-    let alice = check(&[("alice", 6000)]);
-    workers[0].request(&mut store, &alice, at(0));
-    let leased: usize = workers.iter_mut().rev().map(|worker| worker.leased(&alice, at(1))).sum();
-    assert_eq!((leased, store.decisions), (4, 1));
-}
-
-#[test]
-fn what_one_worker_was_refused_the_others_know_until_the_moment_that_was_named() {
-    let (shared, mut store) = (MemoryCells::default(), Store::default());
-    let (mut first, mut second) = (Worker::new(&shared, 1), Worker::new(&shared, 2));
-    let alice = check(&[("alice", 1)]);
-    assert_eq!(first.request(&mut store, &alice, at(0)), Judged::Asked(true));
-    assert_eq!(first.request(&mut store, &alice, at(1)), Judged::Asked(false));
-    assert_eq!(second.request(&mut store, &alice, at(2)), Judged::Remembered);
-    assert_eq!(second.request(&mut store, &alice, at(10_000)), Judged::Remembered);
-    assert_eq!(
-        second.request(&mut store, &alice, at(10_001)),
-        Judged::Asked(false),
-        "ten seconds are enough"
-    );
-}
-
-#[test]
-fn a_pool_that_runs_low_is_renewed_by_one_worker_and_nobody_waits() {
-    let (shared, mut store) = (MemoryCells::default(), Store::default());
-    let mut worker = Worker::new(&shared, 1);
-    let alice = check(&[("alice", 60_000)]);
-    worker.request(&mut store, &alice, at(0));
-    for request in 1..2000 {
-        let now = at(request * 10);
-        assert_eq!(worker.request(&mut store, &alice, now), Judged::Leased, "request {request}");
-        worker.look(&mut store, now);
-    }
-    assert!(store.decisions < 40, "{} questions", store.decisions);
-}
-
-#[test]
 fn while_a_question_is_under_way_others_wait_for_its_answer_if_they_may_hope_for_a_lease() {
     let shared = MemoryCells::default();
     let mut worker = Worker::new(&shared, 1);
@@ -235,43 +199,6 @@ fn while_a_question_is_under_way_others_wait_for_its_answer_if_they_may_hope_for
     worker.request(&mut store, &few, at(1));
     worker.ledger.ask(&shared, &mut few.clone(), worker.nodes, at(2));
     assert_eq!(worker.ledger.spend(&shared, &mut worker.refusals, &[&few], at(2)), Spent::Unknown);
-}
-
-#[test]
-fn near_the_limit_what_is_left_goes_back_before_its_end_and_far_from_it_nothing() {
-    let (shared, mut store) = (MemoryCells::default(), Store::default());
-    let mut worker = Worker::new(&shared, 1);
-    let (near, far) = (check(&[("near", 400)]), check(&[("far", 6000)]));
-    for request in 0..100 {
-        worker.request(&mut store, &near, at(request));
-    }
-    worker.request(&mut store, &far, at(100));
-    let mut returned: Vec<String> = Vec::new();
-    for ms in (100..60_000).step_by(20) {
-        let due = worker.look(&mut store, at(ms));
-        returned.extend(due.returns.into_iter().map(|back| back.key));
-    }
-    assert!(!returned.is_empty() && returned.iter().all(|key| key == "near"), "{returned:?}");
-    assert_eq!(store.remaining("near", &window(400)), 300, "all that was not spent is there again");
-    assert_eq!(worker.leased(&near, at(60_000)), 0);
-}
-
-#[test]
-fn a_lease_that_was_used_is_renewed_ahead_of_its_end_and_one_that_was_not_ends() {
-    let (shared, mut store) = (MemoryCells::default(), Store::default());
-    let mut worker = Worker::new(&shared, 1);
-    let (quiet, gone) = (check(&[("quiet", 6000)]), check(&[("gone", 6000)]));
-    worker.request(&mut store, &quiet, at(0));
-    worker.request(&mut store, &gone, at(0));
-    let mut renewed = 0;
-    for ms in (0..480_000).step_by(20) {
-        if ms % 20_000 == 0 && ms > 0 {
-            assert_eq!(worker.request(&mut store, &quiet, at(ms)), Judged::Leased, "at {ms} ms");
-        }
-        renewed += worker.look(&mut store, at(ms)).renewals.len();
-    }
-    assert!((3..=8).contains(&renewed), "{renewed} renewals in eight minutes");
-    assert_eq!(worker.request(&mut store, &gone, at(480_000)), Judged::Asked(true));
 }
 
 #[test]
@@ -311,163 +238,29 @@ fn a_failed_check_leaves_nothing_behind() {
 }
 
 #[test]
-fn without_cells_a_worker_holds_its_leases_alone() {
-    let (shared, mut store) = (MemoryCells::default(), Store::default());
-    shared.broken.set(true);
-    let mut worker = Worker::new(&shared, 1);
-    let alice = check(&[("alice", 6000)]);
-    assert_eq!(worker.request(&mut store, &alice, at(0)), Judged::Asked(true));
-    assert_eq!(worker.leased(&alice, at(1)), 4);
-}
-
-#[test]
-fn bytes_of_another_make_are_an_empty_pool() {
-    let (shared, mut store) = (MemoryCells::default(), Store::default());
-    for slot in 0..super::pool::SLOTS {
-        shared.slots.borrow_mut().insert(slot, (vec![0xff; 300], 1));
-    }
-    let mut worker = Worker::new(&shared, 1);
-    let alice = check(&[("alice", 6000)]);
-    assert_eq!(worker.request(&mut store, &alice, at(0)), Judged::Asked(true));
-    assert_eq!(worker.leased(&alice, at(1)), 4);
-}
-
-#[test]
-fn a_chunk_spares_the_shared_map() {
-    let (shared, mut store) = (MemoryCells::default(), Store::default());
-    let mut worker = Worker::new(&shared, 1);
-    let alice = check(&[("alice", 60_000)]);
-    for request in 0..2000 {
-        worker.request(&mut store, &alice, at(request * 10));
-        worker.look(&mut store, at(request * 10));
-    }
-    let before = shared.reads.get();
-    for request in 2000..4000 {
-        worker.request(&mut store, &alice, at(request * 10));
-        worker.look(&mut store, at(request * 10));
-    }
-    let reads = shared.reads.get() - before;
-    assert!(reads < 600, "{reads} reads for 2000 requests");
-}
-
-#[test]
 fn whoever_was_unused_for_longest_makes_way_and_nothing_is_spent_twice() {
     let (shared, mut store) = (MemoryCells::default(), Store::default());
     let mut worker = Worker::new(&shared, 1);
-    let subjects = u32::try_from(MOST).unwrap() + 1000;
+    let most = u32::try_from(MOST).unwrap();
+    let subjects = most + 1000;
     let of = |number: u32| check(&[(&format!("user{number}"), 6000)]);
     for number in 0..subjects {
-        assert_eq!(worker.request(&mut store, &of(number), at(u64::from(number) / 100)), Judged::Asked(true));
+        let now = at(u64::from(number) / 100);
+        assert_eq!(worker.request(&mut store, &of(number), now), Judged::Asked(true));
+        if number + 1 == most {
+            // the first of all is in use once more before somebody has to make way
+            worker.request(&mut store, &of(0), now);
+        }
     }
     assert_eq!(worker.ledger.len(), MOST);
+    let is_held = |number| {
+        let subject = refusals::subject(SECRET, &of(number).keys[0]);
+        worker.ledger.holdings.get(subject).is_some()
+    };
+    assert_eq!([0, 1, 1000, 1001].map(is_held), [true, false, false, true]);
     for number in (0..subjects).step_by(997) {
         let leased = worker.leased(&of(number), at(1100));
         assert!(leased <= 4, "user{number} spent {leased} of 4");
-    }
-}
-
-mod property {
-    use proptest::prelude::*;
-    use proptest::sample::select;
-
-    use super::*;
-    #[cfg(target_arch = "wasm32")]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Pass {
-            ms: u64,
-        },
-        Request {
-            worker: usize,
-            subject: usize,
-            times: usize,
-        },
-        Look {
-            worker: usize,
-        },
-        /// The worker's VM ends; the pool stays.
-        Crash {
-            worker: usize,
-        },
-        /// The node ends.
-        Restart {
-            node: usize,
-        },
-    }
-
-    const NODES: usize = 2;
-    const WORKERS: usize = 4;
-
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![
-            4 => select(vec![0, 1, 20, 100, 600, 7000]).prop_map(|ms| Step::Pass { ms }),
-            8 => (0..WORKERS, 0..2usize, select(vec![1, 2, 10, 60]))
-                .prop_map(|(worker, subject, times)| Step::Request { worker, subject, times }),
-            4 => (0..WORKERS).prop_map(|worker| Step::Look { worker }),
-            1 => (0..WORKERS).prop_map(|worker| Step::Crash { worker }),
-            1 => (0..NODES).prop_map(|node| Step::Restart { node }),
-        ];
-        proptest::collection::vec(step, 1..120)
-    }
-
-    /// Admissions of each subject, and whether any ten seconds hold more than the limit.
-    #[derive(Default)]
-    struct Log([Vec<u64>; 2]);
-
-    impl Log {
-        fn admit(&mut self, subject: usize, now: u64, limit: usize) -> Result<(), TestCaseError> {
-            let log = &mut self.0[subject];
-            log.push(now);
-            let within = log.iter().filter(|at| **at + 10_000 > now).count();
-            prop_assert!(within <= limit, "{within} of {limit} within ten seconds before {now}");
-            Ok(())
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(target_arch = "wasm32") { 16 } else { 256 }))]
-
-        #[test]
-        fn no_trailing_window_is_over_its_limit_over_all_workers_of_all_nodes(steps in steps(), limit in select(vec![5_u32, 100, 900])) {
-            let per = Duration::from_secs(10);
-            let window = Window::new(limit, per, Algorithm::SlidingWindow).unwrap();
-            let checks = ["alice", "bob"].map(|key| Check { keys: vec![KeyCheck::take(key, 1, [window.clone()])] });
-            let shared: [MemoryCells; NODES] = Default::default();
-            let mut workers: Vec<Worker<'_>> =
-                (0..WORKERS).map(|number| Worker::new(&shared[number % NODES], number as u64)).collect();
-            let (mut store, mut log, mut now, mut drawn) = (Store::default(), Log::default(), 0, 100);
-            let mut begin = |node: usize| {
-                drawn += 1;
-                Worker::new(&shared[node], drawn)
-            };
-            for step in steps {
-                match step {
-                    Step::Pass { ms } => now += ms,
-                    Step::Request { worker, subject, times } => {
-                        for _ in 0..times {
-                            let judged = workers[worker].request(&mut store, &checks[subject], at(now));
-                            if matches!(judged, Judged::Leased | Judged::Asked(true)) {
-                                log.admit(subject, now, limit as usize)?;
-                            }
-                        }
-                    }
-                    Step::Look { worker } => {
-                        workers[worker].look(&mut store, at(now));
-                    }
-                    Step::Crash { worker } => {
-                        workers[worker] = begin(worker % NODES);
-                    }
-                    Step::Restart { node } => {
-                        shared[node].slots.borrow_mut().clear();
-                        for worker in (node..WORKERS).step_by(NODES) {
-                            workers[worker] = begin(node);
-                        }
-                    }
-                }
-            }
-        }
     }
 }
 
