@@ -17,6 +17,8 @@ use lanekeeper_tests::failing::{Failing, Lane};
 use lanekeeper_tests::wait;
 use serde_json::{Value, json};
 
+use super::super::wait_for_streams;
+
 /// A policy without limits and without a store, whose commands are the first parts of the paths: `/shop/7` is `shop`'s.
 fn policy(commands: &[&str], resilience: Value) -> Value {
     let command = |name: &&str| json!({"command": name, "match": {"path": {"prefix": format!("/{name}/")}}});
@@ -58,14 +60,6 @@ fn refusals(envoy: &Envoy, lane: Lane, reason: &str) -> u64 {
 fn transitions(envoy: &Envoy, lane: Lane, to: &str) -> u64 {
     let labels = [("lane", lane.name()), ("to", to)];
     envoy.admin().metric("lanekeeper_breaker_transitions_total", &labels).unwrap()
-}
-
-/// Returns when no request is under way, and so every breaker has heard of all of them.
-fn wait_for_streams(envoy: &Envoy) {
-    wait::until("all streams to end", || {
-        Ok((envoy.admin().counter("http.front.downstream_rq_active")? == 0).then_some(()))
-    })
-    .unwrap();
 }
 
 /// Sends a request whose answer nobody reads; dropped, its client leaves.

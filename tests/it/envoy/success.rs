@@ -15,6 +15,8 @@ use lanekeeper_tests::shim_process::ShimProcess;
 use lanekeeper_tests::wait;
 use serde_json::{Value, json};
 
+use super::super::wait_for_streams;
+
 /// An upstream that gives each connection the bytes of its script, whatever it is asked.
 struct Scripted {
     address: SocketAddr,
@@ -106,10 +108,7 @@ fn read_until(client: &mut TcpStream, end: &[u8]) {
 /// before its filters hear of it.
 #[track_caller]
 fn expect_charged(envoy: &Envoy, expected: u64, after: &str) {
-    wait::until("all streams to end", || {
-        Ok((envoy.admin().counter("http.front.downstream_rq_active")? == 0).then_some(()))
-    })
-    .unwrap();
+    wait_for_streams(envoy);
     wait::until(after, || {
         let labels = [("limit", "paid"), ("outcome", "charged")];
         let charged = envoy.admin().metric("lanekeeper_charges_total", &labels)?;
