@@ -13,7 +13,9 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 mod failing_store;
 mod known;
+mod lanes;
 mod on_success;
+mod shown;
 
 fn policy(value: &Value) -> Policy {
     Policy::from_value(value).unwrap_or_else(|errors| panic!("{errors:?}"))
@@ -133,78 +135,6 @@ fn a_request_that_no_limit_concerns_goes_on_without_a_header() {
 }
 
 #[test]
-fn an_admitted_request_names_every_window_and_what_is_left_in_the_tightest() {
-    let policy = with_limits(true, json!({}));
-    let (mut request, _) = arrive(&policy, &[("x-user", "u1")]);
-    let answers = answers(&request, true, SOME_LEFT);
-    assert_eq!(request.answered(&policy, Judge::Store, answers), Step::Continue);
-    assert_eq!(
-        headers(&request),
-        [
-            r#"ratelimit-policy: "per_user:1m";q=10;w=60,"per_user:1h";q=20;w=3600"#,
-            r#"ratelimit: "per_user:1m";r=9;t=6"#,
-        ]
-    );
-    assert_eq!(request.take_tallies(), [tally(0, Outcome::Admitted, Judge::Store)]);
-    assert_eq!(request.take_tallies(), [], "each decision is counted once");
-}
-
-#[test]
-fn a_rejection_names_the_window_that_takes_longest_and_when_to_come_back() {
-    let policy = with_limits(true, json!({}));
-    let (mut request, _) = arrive(&policy, &[("x-user", "u1")]);
-    let mut answers = answers(&request, false, NONE_LEFT);
-    if let CheckAnswer::Rejected { keys } = &mut answers[0] {
-        keys[0].windows[1].wait_us = 30_000_000;
-        keys[0].windows[1].reset_us = 30_000_000;
-    }
-    let reply = reply(request.answered(&policy, Judge::Store, answers));
-    assert_eq!((reply.status, reply.grpc_status), (429, 8));
-    assert!(reply.headers.contains(&("retry-after", "30".into())));
-    assert!(reply.headers.contains(&("ratelimit", r#""per_user:1h";r=0;t=30"#.into())));
-    assert!(reply.headers.contains(&("content-type", "application/problem+json".into())));
-    let body: Value = serde_json::from_str(&reply.body).unwrap();
-    assert_eq!(body["violated-policies"], json!(["per_user:1h"]));
-    assert_eq!(
-        (&body["limit"], &body["key"], &body["window"]),
-        (&json!("per_user"), &json!("user"), &json!("1h"))
-    );
-    assert_eq!(headers(&request), Vec::<String>::new(), "its own answer gets no second headers");
-    assert_eq!(request.take_tallies(), [tally(0, Outcome::Rejected, Judge::Store)]);
-}
-
-#[test]
-fn retry_after_is_never_zero_and_never_earlier_than_the_reset() {
-    let policy = with_limits(true, json!({}));
-    let (mut request, _) = arrive(&policy, &[("x-user", "u1")]);
-    let soon = WindowAnswer { remaining: 0, reset_us: 1, wait_us: 1 };
-    let answers = answers(&request, false, soon);
-    let reply = reply(request.answered(&policy, Judge::Store, answers));
-    assert!(reply.headers.contains(&("retry-after", "1".into())));
-    assert!(reply.headers.contains(&("ratelimit", r#""per_user:1m";r=0;t=1"#.into())));
-}
-
-#[test]
-fn the_shadow_lane_has_its_own_values_and_its_own_keys() {
-    let (request, _) = arrive(&with_limits(true, json!({})), &[("x-user", "u1"), ("baggage", "shadow=true")]);
-    let check = request.checks().next().unwrap();
-    assert_eq!(check.keys[0].key, "shadow_per_user:{u1}:user");
-    assert_eq!(check.keys[0].windows.len(), 1);
-    assert_eq!(request.lane(), 1);
-}
-
-#[test]
-fn a_missing_shadow_entry_falls_back_in_values_and_never_in_state() {
-    let more =
-        json!({"other": {"keys": {"user": [{"header": "x-user"}]}, "windows": [{"limit": 3, "per": "1s"}]}});
-    let policy = with_limits(true, more);
-    let (request, _) = arrive(&policy, &[("x-user", "u1"), ("baggage", "shadow=true")]);
-    let keys: Vec<_> =
-        request.checks().flat_map(|check| check.keys.iter().map(|key| key.key.as_str())).collect();
-    assert_eq!(keys, ["shadow_other:{u1}:user", "shadow_per_user:{u1}:user"]);
-}
-
-#[test]
 fn a_dry_run_judges_and_never_rejects() {
     let dry = json!({"dry": {
         "keys": {"user": [{"header": "x-user"}]}, "windows": [{"limit": 1, "per": "1s"}], "enforce": "0%",
@@ -251,6 +181,7 @@ fn an_answer_that_comes_twice_changes_nothing() {
     assert_eq!(request.answered(&policy, Judge::Store, second), Step::Continue);
     assert_eq!(request.store_failed(&policy), Step::Continue);
     assert_eq!(headers(&request).len(), 2);
+    assert_eq!(request.take_tallies(), [tally(0, Outcome::Admitted, Judge::Store)]);
 }
 
 #[test]
@@ -278,84 +209,6 @@ fn a_missing_key_is_skipped_or_refused_as_the_policy_says() {
     let (mut request, step) = arrive(&refuse, &[("x-user", "u"), ("x-shop", "")]);
     assert_eq!(reply(step).status, 400);
     assert_eq!(request.take_tallies(), [tally(0, Outcome::Rejected, Judge::Policy)]);
-}
-
-#[test]
-fn a_lane_that_goes_nowhere_without_its_entry_turns_requests_away() {
-    let policy = policy(&json!({
-        "version": 1,
-        "lanes": {"shadow": {
-            "flag": [{"header": "x-shadow", "values": ["1"]}], "trust": ["everyone"], "fallback": "reject",
-        }},
-        "rate_limits": {"a": {"keys": {"all": {"constant": "all"}}, "windows": [{"limit": 1, "per": "1s"}]}},
-    }));
-    let (mut request, step) = arrive(&policy, &[("x-shadow", "1")]);
-    assert_eq!(reply(step).status, 403);
-    assert_eq!(request.take_tallies(), [tally(0, Outcome::Rejected, Judge::Policy)]);
-    assert_eq!(arrive(&policy, &[]).1, Step::Count);
-}
-
-#[test]
-fn an_untrusted_flag_is_forbidden_where_the_policy_says_reject() {
-    let policy = policy(&json!({
-        "version": 1,
-        "lanes": {"shadow": {
-            "flag": [{"header": "x-shadow", "values": ["1"]}],
-            "trust": [{"source_cidr": ["192.0.2.0/24"]}],
-            "untrusted": "reject",
-        }},
-    }));
-    let (_, step) = arrive(&policy, &[("x-shadow", "1")]);
-    assert_eq!((reply(step).status, arrive(&policy, &[("x-shadow", "0")]).1), (403, Step::Continue));
-}
-
-#[test]
-fn grpc_requests_get_a_message_instead_of_a_body() {
-    let policy = with_limits(true, json!({}));
-    let (mut request, _) = arrive(&policy, &[("x-user", "u1"), ("content-type", "application/grpc+proto")]);
-    let answers = answers(&request, false, NONE_LEFT);
-    let reply = reply(request.answered(&policy, Judge::Store, answers));
-    assert_eq!(reply.body, "limit per_user has nothing left for this user in its window of 1m");
-    assert!(!reply.headers.iter().any(|(name, _)| *name == "content-type"));
-}
-
-#[test]
-fn bodies_and_headers_are_as_the_policy_says() {
-    let body = |responses: Value| {
-        let mut document = json!({"version": 1, "responses": responses});
-        document["rate_limits"] =
-            json!({"a": {"keys": {"all": {"constant": "x"}}, "windows": [{"limit": 2, "per": "500ms"}]}});
-        let policy = policy(&document);
-        let (mut request, _) = arrive(&policy, &[]);
-        let answers = answers(&request, false, NONE_LEFT);
-        reply(request.counted(&policy, answers))
-    };
-    let json = body(json!({"body": "json", "headers": ["legacy"], "rejected_status": 503}));
-    assert_eq!((json.status, json.body.as_str()), (503, r#"{"error":"rate limit exceeded"}"#));
-    let names: Vec<_> = json.headers.iter().map(|(name, _)| *name).collect();
-    assert_eq!(
-        names,
-        ["retry-after", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "content-type"]
-    );
-    let none = body(json!({"body": "none", "headers": "none"}));
-    assert_eq!((none.body.as_str(), none.headers.len()), ("", 1));
-    let draft = body(json!({"headers": ["draft"]}));
-    assert!(draft.headers.contains(&("ratelimit-policy", r#""a";q=2"#.into())), "{:?}", draft.headers);
-}
-
-#[test]
-fn of_two_limiters_the_stricter_speaks_in_the_older_headers() {
-    let policy = policy(&json!({
-        "version": 1,
-        "responses": {"headers": ["draft", "legacy"]},
-        "rate_limits": {"a": {"keys": {"all": {"constant": "x"}}, "windows": [{"limit": 9, "per": "1s"}]}},
-    }));
-    let (mut request, _) = arrive(&policy, &[]);
-    let answers = answers(&request, true, WindowAnswer { remaining: 5, ..SOME_LEFT });
-    request.counted(&policy, answers);
-    let count =
-        |upstream: Option<&str>| request.answer_headers(&|| upstream.map(|u| u.as_bytes().to_vec())).count();
-    assert_eq!((count(None), count(Some("5")), count(Some("4")), count(Some("many"))), (5, 5, 2, 5));
 }
 
 /// The whole way with the real arithmetic in place of the store.
