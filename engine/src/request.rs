@@ -12,21 +12,21 @@
 //!     +-- turned away by the policy itself -----------------> Rejected
 //! ```
 //!
-//! A breaker is asked first: a call that it turns away costs no limit anything. Limits that are enforced form one check, all or nothing. A limit in dry run has a check of its own, so that
-//! its refusal neither rejects the request nor keeps the others from being charged. The keys of limits with
-//! `consume: on_success` are only looked at; what they are owed once the answer has succeeded stands on the
-//! request's bill.
+//! A breaker is asked first: a call that it turns away costs no limit anything. Limits that are enforced form one check,
+//! all or nothing. A limit in dry run has a check of its own, so that its refusal neither rejects the request nor keeps
+//! the others from being charged. The keys of limits with `consume: on_success` are only looked at; what they are owed
+//! once the answer has succeeded stands on the request's bill.
 
 use crate::answer::{self, AnswerHeader, Refusal, Reply, Shown, ShownWindow};
 use crate::lane::{self, HeaderEdit};
-use crate::matcher::Target;
-use crate::policy::{Limit, LimitVerdict, OnFailure, OnMissingKey, Policy, Share};
+use crate::policy::{Limit, OnFailure, Policy};
 use crate::refusals::Refusals;
-use crate::subject::store_keys;
-use crate::wire::{Check, CheckAnswer, MAX_CHECKS, MAX_KEYS};
+use crate::wire::{Check, CheckAnswer};
 
+mod asking;
 mod bill;
 mod facts;
+mod fallback;
 mod guarded;
 mod known;
 mod limit;
@@ -36,8 +36,8 @@ mod tally;
 use bill::Bill;
 pub use bill::{Account, Charge, ChargeEnd, Counters, End};
 pub use facts::{AnswerFacts, EndFacts, Enter, Facts};
+use guarded::Guarded;
 pub use guarded::{EndedCall, VIA_UPSTREAM};
-use guarded::{Guarded, Guarding};
 pub use known::Spending;
 use question::Question;
 pub use tally::{Judge, Outcome, Tally};
@@ -128,8 +128,8 @@ impl Request {
         matches!(self.state, State::Pending { .. })
     }
 
-    /// `judge` has answered every check, in their order: the store, or what is known of its answers. What it could not decide takes the road of
-    /// `on_failure`.
+    /// `judge` has answered every check, in their order: the store, or what is known of its answers. What it could not
+    /// decide takes the road of `on_failure`.
     pub fn answered(&mut self, policy: &Policy, judge: Judge, answers: Vec<CheckAnswer>) -> Step {
         self.decided(policy, judge, answers.into_iter().map(|answer| (judge, answer)))
     }
@@ -193,14 +193,6 @@ impl Request {
         }
     }
 
-    /// The store was not asked, or gave no answer that could be used.
-    pub fn store_failed(&mut self, policy: &Policy) -> Step {
-        match self.take_pending() {
-            Some((questions, _)) => self.fall_back(policy, questions, Vec::new()),
-            None => Step::Continue,
-        }
-    }
-
     /// What belongs into the headers of its answer. `upstream_remaining` is asked for the upstream's own
     /// [`answer::LEGACY_REMAINING`] header, and only where the policy writes such headers.
     pub fn answer_headers(
@@ -237,58 +229,6 @@ impl Request {
         std::mem::take(&mut self.tallies)
     }
 
-    fn ask(&mut self, policy: &Policy, facts: &Facts<'_>) -> Step {
-        let Some(lane) = policy.lanes.get(self.lane) else { return Step::Continue };
-        if lane.limits.is_empty() && lane.breakers.is_empty() {
-            return Step::Continue;
-        }
-        let target = Target::new(facts.headers, &policy.commands);
-        match guarded::guard((self.lane, lane), &target, facts) {
-            Guarding::Passes(guarded) => self.guarded = guarded,
-            Guarding::Refuses(refusal) => return self.reject(policy, &refusal),
-        }
-        let mut enforced = Question::empty(false);
-        let mut questions = Vec::new();
-        for (index, limit) in lane.limits.iter().enumerate().filter(|(_, limit)| limit.applies_to(&target)) {
-            let LimitVerdict::Count(count) = &limit.verdict else {
-                self.tallies.push(Tally { limit: index, outcome: Outcome::Rejected, judge: Judge::Policy });
-                return self.reject(policy, &Refusal::TurnedAway { limit });
-            };
-            let keys = store_keys(&limit.key_prefix, count, &target, facts.client);
-            let is_enforced = match count.enforce {
-                Share::ALL => true,
-                share => share.holds((facts.chance)()),
-            };
-            if let (Some(missing), OnMissingKey::Reject, true) =
-                (keys.missing, count.on_missing_key, is_enforced)
-            {
-                self.tallies.push(Tally { limit: index, outcome: Outcome::Rejected, judge: Judge::Policy });
-                let key = count.keys.get(missing).map(|key| key.name.as_str()).unwrap_or_default();
-                return self.reject(policy, &Refusal::MissingKey { limit, key });
-            }
-            let mut own = Question::empty(true);
-            let question = if is_enforced { &mut enforced } else { &mut own };
-            question.add(index, count, keys.present, count.cost.of(facts.headers));
-            questions.extend((!own.origins.is_empty()).then_some(own));
-        }
-        if !enforced.origins.is_empty() {
-            questions.push(enforced);
-        }
-        if questions.len() > MAX_CHECKS || questions.iter().any(|q| q.origins.len() > MAX_KEYS) {
-            // no store would take such a question, and a part of it is no decision
-            self.tally_rejection(&questions, Judge::Policy);
-            return self.reject(policy, &Refusal::Unavailable);
-        }
-        if questions.iter().any(Question::leaves_something_owed) {
-            self.bill = Bill::of(facts.headers, self.grpc);
-        }
-        match (questions.is_empty(), &policy.store) {
-            (true, _) => Step::Continue,
-            (false, Some(_)) => self.wait(questions, false, Step::Ask),
-            (false, None) => self.wait(questions, false, Step::Count),
-        }
-    }
-
     /// What it waits for, when it does; an answer that nobody waits for changes nothing.
     fn take_pending(&mut self) -> Option<(Vec<Question>, bool)> {
         let State::Pending { questions, fallback } = &mut self.state else { return None };
@@ -313,35 +253,6 @@ impl Request {
             let account = Account { lane, limit, counters };
             self.bill.add(Charge { account, check: Check { keys: vec![key] } });
         }
-    }
-
-    fn fall_back(&mut self, policy: &Policy, undecided: Vec<Question>, shown: Vec<ShownWindow>) -> Step {
-        let mode = |limit| self.limit(policy, limit).map_or(OnFailure::Closed, Limit::on_failure);
-        let closed = |question: &Question| {
-            let mut limits = question.origins.iter().map(|(limit, _)| *limit);
-            limits.find(|limit| !question.dry_run && mode(*limit) == OnFailure::Closed)
-        };
-        if let Some(limit) = undecided.iter().find_map(closed) {
-            self.tallies.push(Tally {
-                limit,
-                outcome: Outcome::Rejected,
-                judge: Judge::Fallback(OnFailure::Closed),
-            });
-            return self.reject(policy, &Refusal::FailedClosed);
-        }
-        let (mut local, mut open) = (Vec::new(), Vec::new());
-        for question in undecided {
-            let (kept, dropped) = question.split(|limit| mode(limit) == OnFailure::Local);
-            local.extend((!kept.origins.is_empty()).then_some(kept));
-            open.extend((!dropped.origins.is_empty()).then_some(dropped));
-        }
-        for question in &open {
-            self.tally_all(question, Judge::Fallback(OnFailure::Open));
-        }
-        if local.is_empty() {
-            return self.admit(policy, Some(OnFailure::Open), shown);
-        }
-        self.wait(local, true, Step::Count)
     }
 
     fn admit(&mut self, policy: &Policy, fallback: Option<OnFailure>, shown: Vec<ShownWindow>) -> Step {
