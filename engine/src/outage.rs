@@ -7,12 +7,13 @@
 //! ```text
 //!            note                     take_due                        recorded
 //!   nothing ------> open (slices) ----------------> told (id, slices) ----------> nothing, or open again
-//!                    ^  |                               |       ^
-//!                    +--+ note                          +-------+  failed, or no answer: again, under the same id
+//!                   ^ ^  |                              | |     ^
+//!                   | +--+ note                         | +-----+  failed, or no answer: again, under the same id
+//!                   +-----------------------------------+ surely not recorded
 //! ```
 //!
 //! A report that was sent is never changed: what is admitted meanwhile stands in the next one. So it may be sent as often
-//! as it takes, and counts once.
+//! as it takes, and counts once. Only one that surely does not count is open again, and is told with what came after.
 //!
 //! What was admitted when is kept in a few slices, each dated at its latest admission, so that nothing is ever said to be
 //! older than it is. The slices are longer the older they are: a window of a second asks for the last second only.
@@ -30,12 +31,12 @@ use siphasher::sip::SipHasher13;
 use crate::circuit::RECOVERY;
 use crate::refusals::subject_of;
 use crate::units::Timestamp;
-use crate::wire::{KeyCheck, KeySpent, MAX_SPENT, Recorded};
+use crate::wire::{Check, KeyCheck, KeySpent, MAX_SPENT, Recorded};
 
 mod slices;
 mod subject;
 
-use subject::Subject;
+use subject::{Ended, Subject};
 
 /// The most subjects remembered: some 700 bytes each. The one that was admitted longest ago makes way.
 pub const MOST: usize = 16_384;
@@ -45,8 +46,15 @@ const _: () = assert!(MAX_REPORTS <= MAX_SPENT);
 /// As long a worker rests that has told of others than those whom a callout asked for: a store that has just come back is not
 /// to be told everything by everybody at once.
 pub const REST: Duration = Duration::from_millis(10);
-/// How long a report that failed waits to be sent again, and a worker that the store has failed before it tells anything of its own accord.
-pub const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How long a report that failed waits to be sent again. Until it counts, the store decides what other workers ask of
+/// its subject without it.
+pub const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// For so long after a report counts its subject is [unsettled](Outage::is_unsettled): the node's other workers tell what
+/// they have admitted in that time, if the store can be told at all.
+pub const SETTLES: Duration = Duration::from_millis(150);
+const _: () = assert!(SETTLES.as_millis() > AGAIN_AFTER.as_millis());
+/// How long a worker that the store has failed rests before it tells anything of its own accord.
+pub const REST_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// What one worker has admitted and not told yet.
 pub struct Outage {
@@ -87,8 +95,9 @@ impl Outage {
     pub fn take_over(&mut self, before: &mut Self, now: Timestamp) {
         std::mem::swap(self, before);
         for id in std::mem::take(&mut self.under_way) {
-            if let Some(due) = self.by_subject.peek_mut(&id).and_then(|subject| subject.ended(false, now)) {
-                self.due.insert((due, id));
+            if let Some(subject) = self.by_subject.peek_mut(&id) {
+                subject.ended(Ended::Unknown, now);
+                self.due.insert((subject.due, id));
             }
         }
     }
@@ -100,6 +109,11 @@ impl Outage {
         }
         let id = subject_of(self.secret, &key.key, &key.windows);
         if let Some(subject) = self.by_subject.get_mut(&id) {
+            if !subject.has_untold() {
+                self.due.remove(&(subject.due, id));
+                subject.due = now;
+                self.due.insert((now, id));
+            }
             return subject.note(tokens, now);
         }
         if self.by_subject.len() >= MOST
@@ -107,12 +121,20 @@ impl Outage {
         {
             self.due.remove(&(subject.due, oldest));
             self.under_way.remove(&oldest);
-            self.dropped += 1;
+            self.dropped += u32::from(subject.has_untold());
         }
         let mut subject = Subject::new(key, now);
         subject.note(tokens, now);
         self.due.insert((subject.due, id));
         self.by_subject.put(id, subject);
+    }
+
+    /// Whether the store may not know yet of all that this node has admitted of one of these keys: then it should be asked
+    /// for no lease, and the node's own counters have to allow as well what the store allows.
+    pub fn is_unsettled(&self, check: &Check) -> bool {
+        let is_remembered =
+            |key: &KeyCheck| self.by_subject.contains(&subject_of(self.secret, &key.key, &key.windows));
+        !self.is_empty() && check.keys.iter().any(is_remembered)
     }
 
     /// What is to be told at `now`, as much as goes along with one callout: of the keys that it asks for, and of others. A
@@ -149,8 +171,8 @@ impl Outage {
     pub fn heard(&mut self, reports: &[KeySpent], answers: &[Recorded], now: Timestamp) -> u32 {
         let mut tokens = 0_u32;
         for (report, answer) in reports.iter().zip(answers) {
-            let is_recorded = *answer == Recorded::Recorded;
-            if self.ended(report, is_recorded, now) && is_recorded {
+            let how = Ended::from(*answer);
+            if self.ended(report, how, now) && how == Ended::Counts {
                 let of_report = report.slices.iter().map(|slice| slice.tokens);
                 tokens = of_report.fold(tokens, u32::saturating_add);
             }
@@ -161,13 +183,13 @@ impl Outage {
     /// These reports have no answer: they may count, or not.
     pub fn unheard(&mut self, reports: &[KeySpent], now: Timestamp) {
         for report in reports {
-            self.ended(report, false, now);
+            self.ended(report, Ended::Unknown, now);
         }
     }
 
     /// The store has failed this worker at `now`: it is told nothing of its own accord for a while.
     pub fn store_failed(&mut self, now: Timestamp) {
-        self.rests_until = now.plus(AGAIN_AFTER);
+        self.rests_until = now.plus(REST_AFTER_FAILURE);
     }
 
     /// The store has answered this worker at `now`.
@@ -202,7 +224,7 @@ impl Outage {
         self.by_subject.is_empty()
     }
 
-    /// The report of a subject, none if all of it has left its windows.
+    /// The report of a subject; none if there is nothing to tell, and then it is forgotten once it is settled.
     fn tell(&mut self, id: u128, now: Timestamp) -> Option<KeySpent> {
         let number = self.next_number();
         let subject = self.by_subject.peek_mut(&id)?;
@@ -210,27 +232,24 @@ impl Outage {
         let report = subject.tell(number, now);
         if report.is_some() {
             self.under_way.insert(id);
-        } else {
+        } else if subject.settles_at <= now {
             self.by_subject.pop(&id);
+        } else {
+            subject.due = subject.settles_at;
+            self.due.insert((subject.due, id));
         }
         report
     }
 
     /// Whether this report was under way.
-    fn ended(&mut self, report: &KeySpent, is_recorded: bool, now: Timestamp) -> bool {
+    fn ended(&mut self, report: &KeySpent, how: Ended, now: Timestamp) -> bool {
         let id = subject_of(self.secret, &report.key, &report.windows);
         let of = self.by_subject.peek_mut(&id);
         // not so that of a subject that has made way since, and perhaps has come anew
         let Some(subject) = of.filter(|subject| subject.is_under_way(report.id)) else { return false };
         self.under_way.remove(&id);
-        match subject.ended(is_recorded, now) {
-            Some(due) => {
-                self.due.insert((due, id));
-            }
-            None => {
-                self.by_subject.pop(&id);
-            }
-        }
+        subject.ended(how, now);
+        self.due.insert((subject.due, id));
         true
     }
 

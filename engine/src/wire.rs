@@ -206,9 +206,12 @@ pub struct WindowAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum StoreError {
-    /// No connection, or it broke.
+    /// There is no connection: nothing was sent.
     #[error("the store is unreachable")]
     Unreachable,
+    /// The connection broke before the answer came: what was asked may have been done.
+    #[error("the connection to the store broke")]
+    Disconnected,
     /// No answer within the shim's timeout.
     #[error("the store did not answer in time")]
     Timeout,

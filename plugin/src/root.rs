@@ -230,11 +230,16 @@ impl Active {
     /// Decides by this node's counters: in the store's place against its share of the limits, and against all of
     /// them where there is no store.
     fn decide_here(&mut self, check: &Check, now: Timestamp) -> CheckAnswer {
-        let nodes = if self.store.is_some() { self.nodes } else { NonZeroU32::MIN };
-        let last_answer = |key: &KeyCheck, since| self.ledger.as_ref()?.last_answer(&LEASES, key, since);
-        let answer = self.counters.decide_after(&COUNTERS, check, nodes, now, &last_answer);
+        let answer = self.count_here(check, now);
         self.note_admitted(check, &answer, now);
         answer
+    }
+
+    /// What this node's counters say, and count.
+    fn count_here(&self, check: &Check, now: Timestamp) -> CheckAnswer {
+        let nodes = if self.store.is_some() { self.nodes } else { NonZeroU32::MIN };
+        let last_answer = |key: &KeyCheck, since| self.ledger.as_ref()?.last_answer(&LEASES, key, since);
+        self.counters.decide_after(&COUNTERS, check, nodes, now, &last_answer)
     }
 }
 

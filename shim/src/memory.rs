@@ -147,7 +147,7 @@ impl Subjects {
     fn record(&mut self, report: &KeySpent, now: Timestamp) -> Recorded {
         self.forget_idle(now, LOOKS_PER_KEY);
         if !self.by_key.contains_key(report.key.as_str()) && self.by_key.len() >= self.most.get() {
-            return Recorded::Failed(StoreError::Full);
+            return Recorded::NotRecorded(StoreError::Full);
         }
         let mut counters = self.borrow(&report.key, &report.windows);
         counters.record(&report.windows, STORE_BUCKETS, &report.slices, report.id, now);

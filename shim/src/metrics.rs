@@ -74,6 +74,7 @@ impl Metrics {
         }
         for error in [
             StoreError::Unreachable,
+            StoreError::Disconnected,
             StoreError::Timeout,
             StoreError::Refused,
             StoreError::Malformed,
@@ -135,6 +136,7 @@ impl Default for Metrics {
 fn kind(error: StoreError) -> &'static str {
     match error {
         StoreError::Unreachable => "unreachable",
+        StoreError::Disconnected => "disconnected",
         StoreError::Timeout => "timeout",
         StoreError::Refused => "refused",
         StoreError::Malformed => "malformed",

@@ -245,11 +245,15 @@ impl Store for RedisStore {
 
     fn record<'a>(&'a self, reports: &'a [KeySpent]) -> Answering<'a, Vec<Recorded>> {
         Box::pin(async move {
-            let recorded = self.record_with_time(reports).await;
-            recorded
-                .into_iter()
-                .map(|answer| answer.map_or_else(Recorded::Failed, |_| Recorded::Recorded))
-                .collect()
+            let waits = self.servers.wait_for_replicas();
+            let recorded = |answer| match answer {
+                Ok(_) => Recorded::Recorded,
+                Err(error @ StoreError::Unreachable) => Recorded::NotRecorded(error),
+                // replicas are missed after the script has run
+                Err(error @ StoreError::Refused) if !waits => Recorded::NotRecorded(error),
+                Err(error) => Recorded::Failed(error),
+            };
+            self.record_with_time(reports).await.into_iter().map(recorded).collect()
         })
     }
 

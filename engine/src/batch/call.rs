@@ -151,6 +151,16 @@ impl Call {
         self.question.checks.get(others..).unwrap_or_default()
     }
 
+    /// What it asked for each of its streams, in the order of [`Heard::streams`].
+    pub fn checks_of_streams(&self) -> impl Iterator<Item = &[Check]> {
+        let mut at = self.accounts.len();
+        self.streams.iter().map(move |place| {
+            let begin = at;
+            at += place.checks;
+            self.question.checks.get(begin..at).unwrap_or_default()
+        })
+    }
+
     /// All that it asked, in the order of [`Heard::answers`].
     pub fn checks(&self) -> &[Check] {
         &self.question.checks

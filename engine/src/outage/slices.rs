@@ -25,9 +25,23 @@ impl Slices {
         // a clock that was read a moment ago is no reason for disorder
         let now = self.0.last().map_or(now, |newest| newest.last.max(now));
         self.0.push(Span { first: now, last: now, tokens: tokens.min(most) });
-        if self.0.len() <= MAX_SLICES {
-            return;
+        self.shorten(most, shortest, now);
+    }
+
+    /// Puts what was noted before in front.
+    pub(super) fn put_before(&mut self, before: Self, most: u32, shortest: Duration, now: Timestamp) {
+        self.0.splice(0..0, before.0);
+        self.shorten(most, shortest, now);
+    }
+
+    /// Joins neighbours until there are few enough.
+    fn shorten(&mut self, most: u32, shortest: Duration, now: Timestamp) {
+        while self.0.len() > MAX_SLICES {
+            self.join_two(most, shortest, now);
         }
+    }
+
+    fn join_two(&mut self, most: u32, shortest: Duration, now: Timestamp) {
         let weight = |(older, newer): (&Span, &Span)| {
             let length = micros(newer.last.since(older.first));
             let age = micros(now.since(older.first)).saturating_add(micros(shortest)).max(1);

@@ -42,8 +42,38 @@ fn tells_what_was_admitted_and_how_long_ago() {
     assert_eq!((reports[0].key.as_str(), slices(&reports[0])), ("a", vec![(4_000, 1), (2_000, 2)]));
     assert!(told(&mut outage, 9_000).is_empty(), "it is under way");
     assert_eq!(outage.heard(&reports, &[Recorded::Recorded], at(9_000)), 3);
-    assert!(outage.is_empty());
+    assert_eq!((told(&mut outage, 9_149).len(), outage.len()), (0, 1), "others may still tell of it");
+    assert_eq!((told(&mut outage, 9_150).len(), outage.len()), (0, 0));
     assert_eq!(outage.next_due(), None);
+}
+
+#[test]
+fn a_subject_is_unsettled_until_the_other_workers_have_told_of_it_too() {
+    let check = |names: &[&str]| Check { keys: names.iter().map(|name| key(name)).collect() };
+    let mut outage = outage();
+    assert!(!outage.is_unsettled(&check(&["a"])));
+    outage.note(&key("a"), 1, at(0));
+    let is_unsettled =
+        |outage: &Outage| [&["a"][..], &["b"], &["b", "a"]].map(|names| outage.is_unsettled(&check(names)));
+    assert_eq!(is_unsettled(&outage), [true, false, true]);
+    let reports = told(&mut outage, 1);
+    outage.heard(&reports, &[Recorded::Recorded], at(10));
+    assert!(outage.take_due(&[key("a")], at(159)).is_empty());
+    assert_eq!(is_unsettled(&outage), [true, false, true]);
+    assert!(outage.take_due(&[key("a")], at(160)).is_empty());
+    assert_eq!(is_unsettled(&outage), [false; 3]);
+}
+
+#[test]
+fn what_left_its_windows_before_its_subject_was_settled_is_not_told() {
+    let window = Window::new(100, Duration::from_millis(50), Algorithm::SlidingWindow).unwrap();
+    let (key, mut outage) = (KeyCheck::take("a", 1, [window]), outage());
+    outage.note(&key, 1, at(0));
+    let reports = told(&mut outage, 1);
+    outage.note(&key, 1, at(2));
+    outage.heard(&reports, &[Recorded::Recorded], at(10));
+    assert_eq!((told(&mut outage, 70).len(), outage.next_due()), (0, Some(at(160))));
+    assert_eq!((told(&mut outage, 160).len(), outage.next_due()), (0, None));
 }
 
 #[test]
@@ -53,19 +83,53 @@ fn what_was_not_answered_is_told_again_as_it_was_under_its_number() {
     let first = told(&mut outage, 10);
     outage.note(&key("a"), 5, at(20));
     outage.unheard(&first, at(30));
-    assert!(told(&mut outage, 1_029).is_empty(), "not at once");
-    assert_eq!(outage.next_due(), Some(at(1_030)));
-    let again = told(&mut outage, 1_030);
-    assert_eq!((again[0].id, slices(&again[0])), (first[0].id, vec![(1_030, 1)]));
-    outage.heard(&again, &[Recorded::Failed(StoreError::Timeout)], at(1_040));
-    let again = told(&mut outage, 2_040);
+    assert!(told(&mut outage, 129).is_empty(), "not at once");
+    assert_eq!(outage.next_due(), Some(at(130)));
+    let again = told(&mut outage, 130);
+    assert_eq!((again[0].id, slices(&again[0])), (first[0].id, vec![(130, 1)]));
+    outage.heard(&again, &[Recorded::Failed(StoreError::Timeout)], at(140));
+    let again = told(&mut outage, 240);
     assert_eq!(again[0].id, first[0].id);
-    outage.heard(&again, &[Recorded::Recorded], at(2_050));
-    let next = told(&mut outage, 2_050);
-    assert_eq!(slices(&next[0]), [(2_030, 5)], "what came meanwhile");
+    outage.heard(&again, &[Recorded::Recorded], at(250));
+    let next = told(&mut outage, 250);
+    assert_eq!(slices(&next[0]), [(230, 5)], "what came meanwhile");
     assert_ne!(next[0].id, first[0].id);
-    outage.heard(&next, &[Recorded::Recorded], at(2_060));
-    assert!(outage.is_empty());
+    outage.heard(&next, &[Recorded::Recorded], at(260));
+    assert_eq!(outage.next_due(), Some(at(410)), "nothing but to be forgotten");
+}
+
+#[test]
+fn what_surely_does_not_count_is_told_with_what_came_after_under_another_number() {
+    let (refused, lost) = (StoreError::Refused, StoreError::Timeout);
+    let mut outage = outage();
+    outage.note(&key("a"), 1, at(0));
+    let first = told(&mut outage, 10);
+    outage.note(&key("a"), 5, at(20));
+    outage.heard(&first, &[Recorded::NotRecorded(refused)], at(30));
+    assert!(told(&mut outage, 129).is_empty(), "not at once");
+    let both = told(&mut outage, 130);
+    assert_eq!(slices(&both[0]), [(130, 1), (110, 5)]);
+    assert_ne!(both[0].id, first[0].id);
+    // of this one nobody knows, whatever becomes of it later
+    outage.heard(&both, &[Recorded::Failed(lost)], at(140));
+    outage.note(&key("a"), 7, at(150));
+    let again = told(&mut outage, 240);
+    outage.heard(&again, &[Recorded::NotRecorded(refused)], at(250));
+    let again = told(&mut outage, 350);
+    assert_eq!((again[0].id, slices(&again[0]).len()), (both[0].id, 2));
+}
+
+#[test]
+fn what_is_refused_again_and_again_stays_in_few_slices_and_loses_nothing() {
+    let mut outage = outage();
+    for second in 0..50 {
+        outage.note(&key("a"), 2, at(1_000 * second));
+        let reports = told(&mut outage, 1_000 * second + 1);
+        outage.heard(&reports, &[Recorded::NotRecorded(StoreError::Refused)], at(1_000 * second + 2));
+    }
+    let reports = told(&mut outage, 51_000);
+    let tokens: u32 = reports[0].slices.iter().map(|slice| slice.tokens).sum();
+    assert_eq!((reports[0].slices.len(), tokens), (MAX_SLICES, 100));
 }
 
 #[test]
@@ -82,7 +146,7 @@ fn a_report_that_failed_goes_again_beside_the_next_question_about_its_subject() 
     };
     assert_eq!((again.len(), ids_of_a(&again)), (1, ids_of_a(&first)));
     outage.heard(&again, &[Recorded::Recorded], at(30));
-    assert_eq!((outage.len(), outage.next_due()), (1, Some(at(1_020))));
+    assert_eq!(outage.next_due(), Some(at(120)), "b's report");
 }
 
 #[test]
@@ -144,8 +208,8 @@ fn the_policy_that_follows_tells_what_is_left_and_again_what_was_under_way() {
     after.take_over(&mut before, at(100));
     before.heard(&told_before, &[Recorded::Recorded], at(110));
     assert_eq!((before.len(), after.len()), (0, 2));
-    assert_eq!(slices(&told(&mut after, 200)[0]), [(100, 2)]);
-    let again = told(&mut after, 1_100);
+    assert_eq!(slices(&told(&mut after, 199)[0]), [(99, 2)]);
+    let again = told(&mut after, 209);
     assert_eq!((again.len(), again[0].id), (1, told_before[0].id));
 }
 
@@ -180,6 +244,10 @@ fn the_subject_that_was_admitted_longest_ago_makes_way_and_is_counted() {
     assert_eq!((outage.len(), outage.take_dropped()), (MOST, 0));
     outage.note(&key("one more"), 1, at(2));
     assert_eq!((outage.len(), outage.take_dropped(), outage.take_dropped()), (MOST, 1, 0));
+    let of_k2 = outage.take_due(&[key("k2")], at(2));
+    outage.heard(&of_k2, &[Recorded::Recorded], at(2));
+    outage.note(&key("another"), 1, at(2));
+    assert_eq!((outage.len(), outage.take_dropped()), (MOST, 0), "k2 was told");
     let reports = outage.take_due(&[key("k1"), key("k0")], at(3));
     assert_eq!(reports[0].key, "k0", "k1 made way");
 }

@@ -49,8 +49,10 @@ pub struct Slice {
 pub enum Recorded {
     /// It counts: from now on, or since it came before.
     Recorded,
-    /// The store could not do it, or it did and only its answer was lost: it may be sent again, under the same number.
+    /// Nobody knows whether it counts: it may be sent again, under the same number.
     Failed(StoreError),
+    /// It surely does not count, and what it told may be told otherwise.
+    NotRecorded(StoreError),
 }
 
 pub(super) fn validate(reports: &[KeySpent]) -> Result<(), BatchError> {
@@ -123,8 +125,10 @@ mod tests {
         let json = serde_json::to_string(&message).unwrap();
         assert!(json.contains(r#""id":7,"slices":[{"age_us":5000000,"tokens":9},{"age_us":0,"tokens":1}]"#));
         assert_eq!(serde_json::from_str::<DecideRequest>(&json).unwrap(), message);
-        let outcomes = [Recorded::Recorded, Recorded::Failed(StoreError::Timeout)];
-        assert_eq!(serde_json::to_string(&outcomes).unwrap(), r#"["recorded",{"failed":"timeout"}]"#);
+        let refused = Recorded::NotRecorded(StoreError::Refused);
+        let outcomes = [Recorded::Recorded, Recorded::Failed(StoreError::Timeout), refused];
+        let json = r#"["recorded",{"failed":"timeout"},{"not_recorded":"refused"}]"#;
+        assert_eq!(serde_json::to_string(&outcomes).unwrap(), json);
     }
 
     #[test]

@@ -79,8 +79,11 @@ impl Active {
 
     /// Has checks that are about to be asked ask for leases along with it.
     pub(super) fn ask_for_leases(&mut self, checks: &mut [Check], now: Timestamp) {
-        if let Some(ledger) = &mut self.ledger {
-            checks.iter_mut().for_each(|check| ledger.ask(&LEASES, check, self.nodes, now));
+        let Some(ledger) = &mut self.ledger else { return };
+        let is_settled =
+            |check: &Check| self.outage.as_ref().is_none_or(|outage| !outage.is_unsettled(check));
+        for check in checks.iter_mut().filter(|check| is_settled(check)) {
+            ledger.ask(&LEASES, check, self.nodes, now);
         }
     }
 

@@ -44,6 +44,20 @@ impl Active {
         load.spent = outage.take_due(asked, now);
     }
 
+    /// The store has answered `checks`. While it may not know yet of all that this node has admitted of one of them, the
+    /// node's counters have to allow as well what it allows.
+    pub(super) fn confirm(&self, checks: &[Check], answers: &mut [CheckAnswer], now: Timestamp) {
+        let Some(outage) = self.outage.as_ref().filter(|outage| !outage.is_empty()) else { return };
+        for (check, answer) in checks.iter().zip(answers) {
+            if matches!(answer, CheckAnswer::Allowed { .. })
+                && outage.is_unsettled(check)
+                && let refused @ CheckAnswer::Rejected { .. } = self.count_here(check, now)
+            {
+                *answer = refused;
+            }
+        }
+    }
+
     /// Whether something waits to be told, and has for long enough.
     fn has_reports(&self, now: Timestamp) -> bool {
         self.outage.as_ref().and_then(|outage| outage.next_due()).is_some_and(|due| due <= now)

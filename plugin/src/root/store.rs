@@ -107,7 +107,9 @@ impl Active {
                     self.metrics.call(CallEnd::Answered);
                 }
                 self.hear(&call, &heard, in_time, now);
-                for (stream, answers) in heard.streams {
+                for ((stream, mut answers), checks) in heard.streams.into_iter().zip(call.checks_of_streams())
+                {
+                    self.confirm(checks, &mut answers, now);
                     answering.tell(self, stream, Heard::Answers(answers), now);
                 }
                 self.settle(call, heard.charges, now);

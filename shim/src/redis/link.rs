@@ -78,8 +78,8 @@ impl Link {
     }
 
     /// Sends commands as one pipeline; one answer for each. Waits for the first attempt to connect, and for no
-    /// other one. An error means that any of them may have been run, unless there was no connection, or its guard
-    /// is open.
+    /// other one. An error means that any of them may have been run, but for [`StoreError::Unreachable`]: there was no
+    /// connection, or its guard is open.
     pub(super) async fn send(&self, commands: &[&Cmd]) -> Result<Vec<Value>, StoreError> {
         let mut connection = self.connection().await.map_err(|not_ready| not_ready.error)?;
         let asked = self.line.guard.ask().ok_or(StoreError::Unreachable)?;
@@ -99,7 +99,7 @@ impl Link {
         asked.lost();
         debug!(%error, "a batch was lost");
         self.leave(NotReady::because(StoreError::Unreachable, "the connection to redis broke"));
-        Err(if error.is_timeout() { StoreError::Timeout } else { StoreError::Unreachable })
+        Err(if error.is_timeout() { StoreError::Timeout } else { StoreError::Disconnected })
     }
 
     /// Gives the connection up: the next one may lead to a server that does its work.

@@ -113,6 +113,11 @@ impl Servers {
         }
     }
 
+    /// Whether an answer waits until replicas have what it says.
+    pub(super) fn wait_for_replicas(&self) -> bool {
+        self.replicas.0 > 0
+    }
+
     /// Runs `calls`, one pipeline for each server; one answer for each call. Calls to one server run in their order.
     pub(super) async fn run(&self, calls: &[Call], deadline: Instant) -> Vec<Result<Value, StoreError>> {
         let mut answers = vec![Err(StoreError::Unreachable); calls.len()];

@@ -23,14 +23,19 @@ pub(super) fn parts_of_report(report: &KeySpent) -> Option<Vec<KeySpent>> {
     parts.map(|parts| parts.into_iter().filter(|part| !part.slices.is_empty()).collect())
 }
 
-/// The report was recorded when each of its parts was.
+/// The report was recorded when each of its parts was, and was not when none was.
 pub(super) fn together(answers: impl Iterator<Item = Recorded>) -> Recorded {
-    let mut failed = answers.filter(|answer| *answer != Recorded::Recorded);
-    failed.next().unwrap_or(Recorded::Recorded)
+    let both = |one, other| match (one, other) {
+        (Recorded::Recorded, Recorded::Recorded) => Recorded::Recorded,
+        (Recorded::NotRecorded(error), Recorded::NotRecorded(_)) => Recorded::NotRecorded(error),
+        (Recorded::Failed(error) | Recorded::NotRecorded(error), _)
+        | (_, Recorded::Failed(error) | Recorded::NotRecorded(error)) => Recorded::Failed(error),
+    };
+    answers.reduce(both).unwrap_or(Recorded::Recorded)
 }
 
 /// What is said of a report that was not cut.
-pub(super) const UNCUT: Recorded = Recorded::Failed(StoreError::Malformed);
+pub(super) const UNCUT: Recorded = Recorded::NotRecorded(StoreError::Malformed);
 
 /// Token after token goes to shard after shard, from one that the report's number names.
 fn part_of_slices(report: &KeySpent, shard: u16) -> Vec<Slice> {
@@ -81,5 +86,12 @@ mod tests {
         let (good, bad) = (Recorded::Recorded, Recorded::Failed(StoreError::Timeout));
         assert_eq!(together([good, good].into_iter()), good);
         assert_eq!(together([good, bad, good].into_iter()), bad);
+        let (refused, failed) = (StoreError::Refused, |error| Recorded::Failed(error));
+        let not = Recorded::NotRecorded(refused);
+        assert_eq!(together([not, not].into_iter()), not);
+        for some in [[not, good], [good, not]] {
+            assert_eq!(together(some.into_iter()), failed(refused));
+        }
+        assert_eq!(together([not, bad].into_iter()), failed(refused));
     }
 }

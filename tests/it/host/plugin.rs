@@ -18,7 +18,7 @@ mod waiting;
 
 use std::time::Duration;
 
-use lanekeeper_engine::wire::DecideRequest;
+use lanekeeper_engine::wire::{CheckAnswer, DecideRequest, DecideResponse, Recorded, StoreError, VERSION};
 use lanekeeper_tests::fake_shim::Store;
 use lanekeeper_tests::host::{Callout, Host, Request, State, Stream};
 use serde_json::{Value, json};
@@ -54,6 +54,15 @@ fn leased(limit: u32, on_failure: &str) -> Value {
 
 fn start(policy: &Value, workers: usize) -> Host {
     Host::start(&policy.to_string(), workers).unwrap()
+}
+
+/// The store answers that it could do nothing of what it was asked, and whether it is away.
+fn failing(callout: &Callout, away: bool) -> DecideResponse {
+    let question = question(callout);
+    let failed = CheckAnswer::Failed { error: StoreError::Unreachable };
+    let answers = question.checks.iter().map(|_| failed.clone()).collect();
+    let spent = vec![Recorded::NotRecorded(StoreError::Unreachable); question.spent.len()];
+    DecideResponse { version: VERSION, nodes: None, away, spent, answers }
 }
 
 /// A node of so many workers and its store, which answers at once.

@@ -75,7 +75,7 @@ async fn an_answer_with_one_number_out_of_range_is_a_failure_and_no_more() {
         let mut words = ANSWER;
         // No number of the protocol.
         words[at] = ":9223372036854775808";
-        assert_eq!(told(&array(&words), PATIENT).await, failed(StoreError::Unreachable), "{words:?}");
+        assert_eq!(told(&array(&words), PATIENT).await, failed(StoreError::Disconnected), "{words:?}");
     }
     let granted_although_rejected = [":1", ":0", ":1", ":1", ":0", ":0", ":6", ":5", ":0"];
     let leased_although_rejected = [":1", ":0", ":1", ":0", ":3", ":500", ":6", ":5", ":0"];
@@ -100,8 +100,8 @@ async fn an_answer_of_another_shape_is_a_failure_and_no_more() {
         ("-LOADING Redis is loading the dataset in memory\r\n", StoreError::Refused),
         ("-NOSCRIPT No matching script\r\n", StoreError::Refused),
         ("-\r\n", StoreError::Refused),
-        ("?\0\r\n", StoreError::Unreachable),
-        (&"*1\r\n".repeat(1000), StoreError::Unreachable),
+        ("?\0\r\n", StoreError::Disconnected),
+        (&"*1\r\n".repeat(1000), StoreError::Disconnected),
     ];
     for (answer, error) in cases {
         assert_eq!(told(answer, PATIENT).await, failed(error), "{answer:?}");
@@ -231,7 +231,7 @@ async fn a_connection_cut_anywhere_is_a_failure_charged_once_at_most_and_never_s
         let redis = Arc::clone(&redis);
         asked.spawn(async move {
             let (answer, charged, seen) = ask_through(&redis, cut, &format!("k{:03}", at + 2)).await;
-            assert_eq!(answer, failed(StoreError::Unreachable), "{at}");
+            assert_eq!(answer, failed(StoreError::Disconnected), "{at}");
             assert_eq!((charged, seen.scripts.load(Ordering::SeqCst)), (charges, 1), "{at}");
         });
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::thread;
 
 use lanekeeper_engine::window::Window;
-use lanekeeper_engine::wire::{CheckAnswer, StoreError};
+use lanekeeper_engine::wire::{CheckAnswer, DecideRequest, KeySpent, Recorded, Slice, StoreError};
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::redis::RedisStore;
 use lanekeeper_tests::redis::Redis;
@@ -103,6 +103,26 @@ async fn a_full_redis_charges_nothing() {
     run::<()>(&redis, &["CONFIG", "SET", "maxmemory", "0"]);
     takes_the_next_of_each(&shim).await;
     assert_eq!(refusals(&shim, "OOM").await, 6.0);
+}
+
+#[tokio::test]
+async fn what_a_full_redis_is_told_of_an_outage_surely_does_not_count() {
+    let (shim, redis) = shim_on_redis().await;
+    let slices = vec![Slice { age_us: 0, tokens: 3 }];
+    let spent = |id| KeySpent {
+        key: "k".into(),
+        shards: 1,
+        id,
+        slices: slices.clone(),
+        windows: [sliding(10, HOUR)].into(),
+    };
+    let tell = |id| DecideRequest { spent: vec![spent(id)], ..batch(0, Vec::new()) };
+    run::<()>(&redis, &["CONFIG", "SET", "maxmemory", "1"]);
+    assert_eq!(shim.answer(&tell(1)).await.spent, [Recorded::NotRecorded(StoreError::Refused)]);
+    run::<()>(&redis, &["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(left(&shim.ask(check(&[("k", 1, &[sliding(10, HOUR)])])).await), [[9]]);
+    assert_eq!(shim.answer(&tell(2)).await.spent, [Recorded::Recorded]);
+    assert_eq!(left(&shim.ask(check(&[("k", 1, &[sliding(10, HOUR)])])).await), [[5]]);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lanekeeper_engine::wire::{CheckAnswer, StoreError};
+use lanekeeper_engine::wire::{CheckAnswer, DecideRequest, KeySpent, Recorded, Slice, StoreError};
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::redis::{ACL_RULES, Options, RedisStore, SENTINEL_ACL_RULES, WAIT_ACL_RULES};
 use lanekeeper_tests::redis::Redis;
@@ -10,7 +10,7 @@ use lanekeeper_tests::redis::cluster::Cluster;
 use lanekeeper_tests::redis::sentinel::Watched;
 use lanekeeper_tests::wait;
 
-use crate::support::{HOUR, PATIENT, Shim, allowed, check, left, sliding};
+use crate::support::{HOUR, PATIENT, Shim, allowed, batch, check, left, sliding};
 
 const LIMIT: u32 = 40;
 /// Of no use but to be over.
@@ -59,6 +59,16 @@ async fn answers_what_the_replica_has_and_nothing_else() {
     assert_eq!(refused_for_replicas(&hasty).await, 1.0);
     // It was charged, and nobody spends it.
     assert_eq!(left(&asks_one(&shim).await), [[LIMIT - 3]]);
+
+    watched.servers[1].freeze().unwrap();
+    let windows = [sliding(LIMIT, HOUR)].into();
+    let slices = vec![Slice { age_us: 0, tokens: 1 }];
+    let told = KeySpent { key: "k:{a}".into(), shards: 1, id: 1, slices, windows };
+    let told = DecideRequest { spent: vec![told], ..batch(0, Vec::new()) };
+    let answered = tokio::time::timeout(PATIENT / 2, hasty.answer(&told)).await;
+    watched.servers[1].thaw().unwrap();
+    // it counts, unless the replica takes over without it
+    assert_eq!(answered.expect("an answer in time").spent, [Recorded::Failed(StoreError::Refused)]);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use lanekeeper_tests::redis::sentinel::{Setup, Watched};
 use lanekeeper_tests::redis::tls::Ca;
 
 use crate::hash::Counted;
-use crate::support::{HOUR, PATIENT, Shim, allowed, check, left, sliding};
+use crate::support::{HOUR, PATIENT, Shim, allowed, check, cut_off, left, sliding};
 
 fn run<T: redis::FromRedisValue>(redis: &Redis, words: &[&str]) -> T {
     redis::cmd(words[0]).arg(&words[1..]).query(&mut redis.connect().unwrap()).unwrap()
@@ -40,7 +40,7 @@ async fn fails_at_once_while_there_is_no_master_and_goes_on_with_the_next_one() 
     for _ in 0..3 {
         // The store's patience is longer than the test's: only an answer that does not wait for it comes in time.
         let answer = tokio::time::timeout(PATIENT / 2, asks_one(&shim)).await.expect("an answer at once");
-        assert_eq!(answer, CheckAnswer::Failed { error: StoreError::Unreachable });
+        cut_off(&answer);
     }
     assert_eq!(shim.get("/readyz").await.status(), 503);
     shim.until_ready().await;

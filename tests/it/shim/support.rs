@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use lanekeeper_engine::window::{Algorithm, MAX_PER, Offset, Window, Zone};
 use lanekeeper_engine::wire::{
-    Check, CheckAnswer, DECIDE_PATH, DecideRequest, DecideResponse, KeyCheck, SHIM_HEADER, WindowAnswer,
+    Check, CheckAnswer, DECIDE_PATH, DecideRequest, DecideResponse, KeyCheck, SHIM_HEADER, StoreError,
+    WindowAnswer,
 };
 use lanekeeper_shim::app::App;
 use lanekeeper_shim::listen::{Manner, serve};
@@ -267,6 +268,14 @@ pub(crate) fn allowed(answer: &CheckAnswer) -> Vec<Vec<WindowAnswer>> {
 pub(crate) fn rejected(answer: &CheckAnswer) -> Vec<Vec<WindowAnswer>> {
     let CheckAnswer::Rejected { keys } = answer else { panic!("not rejected: {answer:?}") };
     keys.iter().map(|key| key.windows.clone()).collect()
+}
+
+/// A check of a Redis that is gone. Only the first that are sent after its end find out that the connection broke.
+#[track_caller]
+pub(crate) fn cut_off(answer: &CheckAnswer) {
+    let CheckAnswer::Failed { error: StoreError::Unreachable | StoreError::Disconnected } = answer else {
+        panic!("not cut off: {answer:?}")
+    };
 }
 
 /// What is left in each window of each key, after a check that was allowed.

@@ -1,10 +1,9 @@
 //! The store's circuit: how soon all workers leave a store alone that fails them, and how it comes back.
 
-use lanekeeper_engine::wire::{CheckAnswer, DecideResponse, Recorded, StoreError, VERSION};
 use lanekeeper_tests::fake_shim::ours;
-use lanekeeper_tests::host::{Answer, Callout, Host, Level, State, Status, Stream, Times};
+use lanekeeper_tests::host::{Answer, Host, Level, State, Status, Stream, Times};
 
-use super::{MS, Store, behaved, by, fallback, leased, question, renewals, start, store_calls, with_store};
+use super::{MS, Store, behaved, by, failing, fallback, leased, renewals, start, store_calls, with_store};
 
 const WORKERS: usize = 4;
 
@@ -169,15 +168,6 @@ fn without_shared_data_each_worker_learns_by_itself() {
         (0..2).for_each(|worker| assert!(!is_asked(&host, worker)));
     }
     assert_eq!(store_calls(&host, "unreachable"), 20);
-}
-
-/// The store answers, and says so of the checks of the first callout and whether it is away.
-fn failing(callout: &Callout, away: bool) -> DecideResponse {
-    let question = question(callout);
-    let failed = CheckAnswer::Failed { error: StoreError::Unreachable };
-    let answers = question.checks.iter().map(|_| failed.clone()).collect();
-    let spent = vec![Recorded::Failed(StoreError::Unreachable); question.spent.len()];
-    DecideResponse { version: VERSION, nodes: None, away, spent, answers }
 }
 
 #[test]

@@ -5,12 +5,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use lanekeeper_engine::wire::KeySpent;
+use lanekeeper_tests::fake_shim::ours;
 use lanekeeper_tests::host::{Answer, Host, Request, State, Stream};
 use serde_json::json;
 
 use super::success::{paid, succeed};
 use super::{
-    MS, Store, behaved, by, fallback, leased, question, served, start, status, store_calls, with_store,
+    MS, Store, behaved, by, failing, fallback, leased, question, served, start, status, store_calls,
+    with_store,
 };
 
 fn reported(host: &Host) -> u64 {
@@ -320,5 +322,22 @@ fn an_outage_begins_with_what_the_store_said_last() {
     assert_eq!(admitted, 4);
     // whom this node has never heard of has all of it
     admitted_by_the_node(&host, 1, "v", 10);
+    behaved(&host);
+}
+
+#[test]
+fn until_all_workers_have_told_the_nodes_own_counters_have_to_allow_as_well() {
+    let (host, store) = served(&leased(10, "local"), 2);
+    // what answers and refuses is left alone by nobody, and is back at once
+    host.answer_callouts(|callout| Some(ours(failing(callout, false))));
+    admitted_by_the_node(&host, 2, "u", 10);
+    store.serve(&host);
+    // of the ten the store hears five beside this question
+    assert_eq!(decided(&host, 0, by("u")), (429, None));
+    assert_eq!(reported(&host), 5);
+    assert_eq!(decided(&host, 1, by("u")), (429, None));
+    assert_eq!(reported(&host), 10);
+    // of whom nothing is to be told, the store alone decides
+    assert_eq!(decided(&host, 0, by("v")), (200, None));
     behaved(&host);
 }
