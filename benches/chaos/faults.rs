@@ -55,7 +55,7 @@ const SLOW: Weather = Weather::Slow(Duration::from_millis(25));
 /// How many slots change their masters.
 const MOVED_SLOTS: usize = 3;
 /// All of them, in the order of the table.
-pub const FAULTS: [Fault; 22] = [
+pub const FAULTS: [Fault; 24] = [
     outage("redis_stopped", "Redis is killed and started again empty", kill_redis, |site| {
         site.redis()?.0.start_again()
     }),
@@ -118,6 +118,18 @@ pub const FAULTS: [Fault; 22] = [
         "cut_shim_redis",
         "nothing passes between the shim and Redis",
         |site| to_redis(site, Weather::Cut),
+        clear,
+    ),
+    outage(
+        "cut_shim_redis_there",
+        "nothing passes from the shim to Redis; answers would",
+        |site| to_redis(site, Weather::CutThere),
+        clear,
+    ),
+    outage(
+        "cut_shim_redis_back",
+        "nothing passes from Redis to the shim; questions do",
+        |site| to_redis(site, Weather::CutBack),
         clear,
     ),
     outage(
