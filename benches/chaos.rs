@@ -110,8 +110,9 @@ impl Outcome {
             ("hung", ended(|end| *end == End::Hung)),
             ("ours_5xx", account.failures() as f64),
             ("refused_below_limit", account.refused_below_limit() as f64),
-            ("fallback_after", account.calls_in_vain() as f64),
+            ("fallback_after", self.in_vain() as f64),
             ("waited_in_vain", account.waited_in_vain() as f64),
+            ("without_store", account.without_store() as f64),
             ("max_added_wait_ms", account.longest_added_ms()),
             ("longest_ms", ms(account.longest())),
             ("over_admission", account.over_admission()),
@@ -119,16 +120,35 @@ impl Outcome {
             ("under_admission", account.under_admission()),
         ];
         let sometimes =
-            [("fallback_after_ms", account.fallback_after()), ("back_after_ms", account.back_after())];
+            [("fallback_after_ms", self.given_up_after()), ("back_after_ms", account.back_after())];
         let sometimes = sometimes.into_iter().filter_map(|(name, time)| Some((name, ms(time?))));
         Row::new(self.fault.name, always.into_iter().chain(sometimes))
+    }
+
+    /// How many questions to the store were in vain before nobody waited for it any more. Where another shim answers, so
+    /// many requests had to do without it in a second: Envoy leaves alone the one that fails, and tries it again after
+    /// a second or more.
+    fn in_vain(&self) -> u64 {
+        if self.fault.has_another_shim() {
+            self.account.most_without_store(TRIED_AGAIN_AFTER) as u64
+        } else {
+            self.account.calls_in_vain()
+        }
+    }
+
+    /// When nobody waited for the store any more. A shim that refuses beside another one that answers is not the store.
+    fn given_up_after(&self) -> Option<Duration> {
+        self.account.fallback_after().filter(|_| !self.fault.has_another_shim())
     }
 }
 
 // The goals.
 
-/// So many questions to a store that is gone may be slow or fail before nobody waits for it any more.
+/// So many questions to a store that is gone may be slow or fail before nobody waits for it any more; and to one shim of
+/// several, each time that it is tried.
 const MOST_IN_VAIN: u64 = 10;
+/// The shortest time for which Envoy leaves a shim alone, as shipped: `base_ejection_time`.
+const TRIED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// So long after it was mended it decides again.
 const BACK_WITHIN: Duration = Duration::from_secs(2);
 /// What may come on top of the store's timeout.
@@ -150,7 +170,7 @@ impl Outcome {
     /// The goals that are missed, in words.
     pub fn missed_goals(&self) -> Vec<String> {
         let account = &self.account;
-        let (in_vain, added) = (account.calls_in_vain(), account.longest_added_ms());
+        let (in_vain, added) = (self.in_vain(), account.longest_added_ms());
         let mut missed = Vec::new();
         if self.fault.is_outage && account.fallback_after().is_none() {
             missed.push("nobody stopped to wait for the store".to_owned());

@@ -53,6 +53,20 @@ impl Account {
         self.count(|request| request.who.group != Group::Pressed && request.status() == Some(429))
     }
 
+    /// Requests that were decided in the store's place.
+    pub(super) fn without_store(&self) -> usize {
+        self.count(|request| request.fallback().is_some())
+    }
+
+    /// The most of them that came within such a time.
+    pub(super) fn most_without_store(&self, within: Duration) -> usize {
+        let came = |request: &Request| request.fallback().map(|_| request.came);
+        let came: Vec<Duration> = self.requests.iter().filter_map(came).collect();
+        let held =
+            |(nth, first): (usize, &Duration)| came.partition_point(|came| *came < *first + within) - nth;
+        came.iter().enumerate().map(held).max().unwrap_or(0)
+    }
+
     /// From when it broke until the first answer that did not wait for the store: none, if no answer had to do without.
     pub(super) fn fallback_after(&self) -> Option<Duration> {
         let at_once = |request: &&Request| {
@@ -198,6 +212,16 @@ mod tests {
         // who spends a lease says nothing about the store
         requests.push(asked(Group::Busy, 2305, 1, 200, true));
         assert_eq!(account(requests).back_after(), Some(110 * MS));
+    }
+
+    #[test]
+    fn the_most_without_the_store_came_within_the_time_and_not_at_its_end() {
+        let came = [0, 500, 999, 1000, 1400, 3000];
+        let requests = came.map(|came| asked(Group::Fresh, came, 1, 200, came != 999)).to_vec();
+        let account = account(requests);
+        assert_eq!(account.without_store(), 5);
+        assert_eq!(account.most_without_store(1000 * MS), 3);
+        assert_eq!(account.most_without_store(500 * MS), 2);
     }
 
     #[test]

@@ -29,6 +29,13 @@ pub struct Fault {
     pub(super) mends: fn(&mut Site) -> Result<()>,
 }
 
+impl Fault {
+    /// Whether there is another shim that answers.
+    pub(super) fn has_another_shim(&self) -> bool {
+        self.kind == Kind::TwoShims
+    }
+}
+
 type Act = fn(&mut Site) -> Result<()>;
 
 const fn outage(name: &'static str, says: &'static str, breaks: Act, mends: Act) -> Fault {
@@ -55,7 +62,7 @@ const SLOW: Weather = Weather::Slow(Duration::from_millis(25));
 /// How many slots change their masters.
 const MOVED_SLOTS: usize = 3;
 /// All of them, in the order of the table.
-pub const FAULTS: [Fault; 22] = [
+pub const FAULTS: [Fault; 26] = [
     outage("redis_stopped", "Redis is killed and started again empty", kill_redis, |site| {
         site.redis()?.0.start_again()
     }),
@@ -121,6 +128,18 @@ pub const FAULTS: [Fault; 22] = [
         clear,
     ),
     outage(
+        "cut_shim_redis_there",
+        "nothing passes from the shim to Redis; answers would",
+        |site| to_redis(site, Weather::CutThere),
+        clear,
+    ),
+    outage(
+        "cut_shim_redis_back",
+        "nothing passes from Redis to the shim; questions do",
+        |site| to_redis(site, Weather::CutBack),
+        clear,
+    ),
+    outage(
         "cut_one_way_there",
         "nothing passes from Envoy to the shim; answers would",
         |site| to_shim(site, Weather::CutThere),
@@ -138,6 +157,23 @@ pub const FAULTS: [Fault; 22] = [
         "the shim is stopped by SIGSTOP",
         |site| site.shim.freeze(),
         |site| site.shim.thaw(),
+    ),
+    nuisance(
+        Kind::TwoShims,
+        "one_of_two_shims_killed",
+        "one of two shims is killed and started again",
+        |site| {
+            site.second_shim()?.kill();
+            Ok(())
+        },
+        |site| site.second_shim()?.start_again(),
+    ),
+    nuisance(
+        Kind::TwoShims,
+        "one_of_two_shims_paused",
+        "one of two shims is stopped by SIGSTOP",
+        |site| site.second_shim()?.freeze(),
+        |site| site.second_shim()?.thaw(),
     ),
     nuisance(
         Kind::Plain,

@@ -29,6 +29,8 @@ pub(super) enum Kind {
     Trap,
     /// The disk that Envoy and the shim log to is full.
     FullDisk,
+    /// A second shim beside the first, both for Envoy to choose from.
+    TwoShims,
 }
 
 /// A path on a disk that is always full.
@@ -40,6 +42,8 @@ pub(super) struct Site {
     pub(super) shim: ShimProcess,
     /// From Envoy to the shim.
     pub(super) to_shim: Wire,
+    /// The second one. Envoy reaches it without a wire, which would still accept connections to a shim that is gone.
+    second: Option<ShimProcess>,
     pub(super) store: Store,
 }
 
@@ -57,20 +61,29 @@ impl Site {
     pub(super) fn start(kind: Kind, timeout: Duration) -> Result<Self> {
         let store = Store::start(kind)?;
         let of_store = format!("{}ms", (timeout * 3 / 4).as_millis());
-        let mut shim = ShimProcess::start_with(&store.url(), &["--store-timeout", &of_store])?;
+        let start_shim = || ShimProcess::start_with(&store.url(), &["--store-timeout", &of_store]);
+        let mut shim = start_shim()?;
         if kind == Kind::FullDisk {
             shim.log_into(PathBuf::from(FULL));
             shim.start_again()?;
         }
         let to_shim = Wire::to(Server::Tcp(shim.address()))?;
+        let second = (kind == Kind::TwoShims).then(start_shim).transpose()?;
+        let shims = std::iter::once(to_shim.address()).chain(second.as_ref().map(ShimProcess::address));
         let upstream = Upstream::start()?;
-        let setup = Setup::new(upstream.address).policy(traffic::policy(timeout)).store(to_shim.address());
+        let setup =
+            Setup::new(upstream.address).policy(traffic::policy(timeout)).shims(shims.collect::<Vec<_>>());
         let setup = match kind {
             Kind::Trap => setup.trapping(),
             Kind::FullDisk => setup.edited(with_full_access_log),
-            Kind::Plain | Kind::Clock | Kind::Cluster => setup,
+            Kind::Plain | Kind::Clock | Kind::Cluster | Kind::TwoShims => setup,
         };
-        Ok(Self { envoy: setup.start()?, shim, to_shim, store })
+        Ok(Self { envoy: setup.start()?, shim, to_shim, second, store })
+    }
+
+    /// The second shim.
+    pub(super) fn second_shim(&mut self) -> Result<&mut ShimProcess> {
+        self.second.as_mut().context("this case has one shim")
     }
 
     /// The one Redis and its wire.
@@ -112,7 +125,7 @@ impl Store {
         let redis = match kind {
             Kind::Cluster => return Ok(Self::Cluster(Cluster::start_replicated()?)),
             Kind::Clock => Redis::start_movable()?,
-            Kind::Plain | Kind::Trap | Kind::FullDisk => Redis::start()?,
+            Kind::Plain | Kind::Trap | Kind::FullDisk | Kind::TwoShims => Redis::start()?,
         };
         let wire = Wire::to(Server::Unix(redis.socket()))?;
         Ok(Self::One { redis, wire })

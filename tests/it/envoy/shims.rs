@@ -38,16 +38,57 @@ fn a_shim_that_crashes_beside_another_is_left_alone_and_no_client_sees_it() {
         assert_eq!((ask().status, ask().headers.get(FALLBACK)), (200, None));
     }
     first.kill();
-    wait::until("the shim to be left alone", || {
-        assert_eq!(ask().status, 200);
-        Ok((envoy.admin().counter("cluster.lanekeeper.outlier_detection.ejections_active")? == 1)
-            .then_some(()))
-    })
-    .unwrap();
+    ask_until_left_alone(&envoy, 1, || assert_eq!(ask().status, 200));
     for _ in 0..50 {
         let answer = ask();
         assert_eq!((answer.status, answer.headers.get(FALLBACK)), (200, None));
     }
+}
+
+#[test]
+fn two_shims_of_four_that_crash_together_are_both_left_alone_at_once() {
+    let (upstream, redis) = (Upstream::start().unwrap(), Redis::start().unwrap());
+    let mut shims = [(); 4].map(|()| ShimProcess::start(&redis.url()).unwrap());
+    let setup = Setup::new(upstream.address()).shims(shims.each_ref().map(ShimProcess::address));
+    let envoy = setup.policy(patient(1_000_000)).edited(leave_alone_for_long).start().unwrap();
+    let client = Client::unkept(TRUSTED).unwrap();
+    let ask = || get(&client, &envoy, &[("x-user", b"alice")]);
+    shims[..2].iter_mut().for_each(ShimProcess::kill);
+    ask_until_left_alone(&envoy, 2, || assert_eq!(ask().status, 200));
+    for _ in 0..50 {
+        let answer = ask();
+        assert_eq!((answer.status, answer.headers.get(FALLBACK)), (200, None));
+    }
+}
+
+#[test]
+fn a_shim_that_hangs_beside_another_is_left_alone_although_it_accepts_connections() {
+    let (upstream, redis) = (Upstream::start().unwrap(), Redis::start().unwrap());
+    let [hangs, answers] = [(); 2].map(|()| ShimProcess::start(&redis.url()).unwrap());
+    let mut policy = patient(1_000_000);
+    policy["store"]["timeout"] = json!("500ms");
+    policy["store"]["circuit"] = json!({"slow": "500ms"});
+    let setup = Setup::new(upstream.address()).shims([hangs.address(), answers.address()]);
+    let envoy = setup.policy(policy).edited(leave_alone_for_long).start().unwrap();
+    let client = Client::unkept(TRUSTED).unwrap();
+    let ask = || get(&client, &envoy, &[("x-user", b"alice")]);
+    hangs.freeze().unwrap();
+    // one after the other, so that between any two that fail a connection is made
+    ask_until_left_alone(&envoy, 1, || assert_eq!(ask().status, 200));
+    for _ in 0..20 {
+        let answer = ask();
+        assert_eq!((answer.status, answer.headers.get(FALLBACK)), (200, None));
+    }
+}
+
+/// Returns when Envoy has left so many shims alone.
+fn ask_until_left_alone(envoy: &Envoy, shims: u64, ask: impl Fn()) {
+    wait::until("shims to be left alone", || {
+        ask();
+        let left = envoy.admin().counter("cluster.lanekeeper.outlier_detection.ejections_active")?;
+        Ok((left == shims).then_some(()))
+    })
+    .unwrap();
 }
 
 /// Clients that ask without a pause, each request of another user; they panic when one is not decided by the store.
