@@ -198,8 +198,11 @@ impl Ledger {
 
     /// What the store said last of a key's subject, if it was asked after `since`: for whoever decides in its place.
     pub fn last_answer(&self, cells: &dyn Cells, key: &KeyCheck, since: Timestamp) -> Option<LastAnswer> {
-        // most of an outage lies after the store's last answer
-        let record = (since < self.answered_at).then(|| pool::read(cells, self.subject(key))).flatten()?;
+        // most of an outage lies after the store's last answer; to whom that was, only fresh counters need to find out
+        if since != Timestamp::default() && since >= self.answered_at {
+            return None;
+        }
+        let record = pool::read(cells, self.subject(key))?;
         let refused_at = record.refusal.map(|refusal| refusal.asked_at).unwrap_or_default();
         let asked_at = record.asked_at.max(refused_at);
         (since < asked_at).then_some(LastAnswer { asked_at, windows: record.windows })

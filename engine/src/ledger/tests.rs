@@ -277,6 +277,7 @@ fn says_what_the_store_said_last_of_a_subject_to_whoever_has_not_heard_it() {
     assert_eq!(said.asked_at, at(1_000));
     assert_eq!(said.windows[0].remaining, store.remaining("alice", &key.windows[0]));
     assert_eq!(last(&worker, at(1_000)), None);
+    assert_eq!(last(&other, Timestamp::default()), Some(said), "whichever worker has heard it");
     let reads = shared.reads.get();
     assert_eq!((last(&worker, at(1_000)), last(&other, at(0))), (None, None));
     assert_eq!(shared.reads.get(), reads, "who has heard nothing since does not look");
