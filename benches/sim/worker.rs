@@ -97,7 +97,8 @@ impl Worker {
 
     /// The next question, when one is to leave now; the answer to it is known by this number.
     pub(super) fn next_question(&mut self, here: &Here<'_>, number: u32) -> Option<Rc<DecideRequest>> {
-        if !self.batches.has_room() {
+        // it has no circuit
+        if !self.batches.has_room(false) {
             return None;
         }
         let mut load = self.batches.next(|_| true).unwrap_or_default();

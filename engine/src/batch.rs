@@ -23,6 +23,8 @@ pub use followers::{Followers, Freed};
 
 /// Callouts under way at once.
 const MAX_CALLS: usize = 2;
+/// The same to a store that may be failing: each of them is likely lost.
+const MAX_CALLS_IN_DOUBT: usize = 1;
 /// Streams that one callout asks for, and that one callback answers: each answer to a paused stream may nest
 /// in the host's stack on top of the one before.
 pub const MAX_STREAMS: usize = 64;
@@ -52,9 +54,9 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Whether a question could leave at once.
-    pub fn has_room(&self) -> bool {
-        self.calls.len() < MAX_CALLS
+    /// Whether a question could leave at once, to a store that may be failing if it `is_in_doubt`.
+    pub fn has_room(&self, is_in_doubt: bool) -> bool {
+        self.calls.len() < if is_in_doubt { MAX_CALLS_IN_DOUBT } else { MAX_CALLS }
     }
 
     /// Puts a stream behind those that have waited for longer.

@@ -160,6 +160,11 @@ impl Circuit {
         self.phase() == Phase::Closed
     }
 
+    /// Whether the last thing heard of it was a failure, as far as this worker knows.
+    pub fn is_in_doubt(&self) -> bool {
+        self.state != State::default()
+    }
+
     /// The change that this worker has made since the last call.
     pub fn take_turn(&mut self) -> Option<Turn> {
         self.turn.take()

@@ -202,3 +202,15 @@ fn a_stream_whose_patience_ends_before_its_callout_is_named_once() {
         "what they were charged is heard"
     );
 }
+
+#[test]
+fn two_callouts_are_under_way_at_once_and_one_to_a_store_in_doubt() {
+    let mut batches = Batches::default();
+    let room = |batches: &Batches| [false, true].map(|is_in_doubt| batches.has_room(is_in_doubt));
+    for (number, has_room) in [[true, true], [true, false], [false, false]].into_iter().enumerate() {
+        assert_eq!(room(&batches), has_room, "{number} under way");
+        let number = u32::try_from(number).unwrap();
+        let load = batches.with(waiter(number, 1));
+        batches.sent(number, load.into_call(1, Duration::from_millis(20), at(0)));
+    }
+}

@@ -209,3 +209,17 @@ fn whoever_loses_a_race_sees_what_the_other_made_of_it() {
     assert!(node.asks(0, 1100));
     assert_eq!(node.phase(0), Phase::Probing);
 }
+
+#[test]
+fn is_in_doubt_from_the_first_failure_until_an_answer_in_time() {
+    let mut node = Node::<2>::new();
+    assert!(!node.workers[0].is_in_doubt());
+    node.fails(0, 100);
+    assert_eq!(
+        [0, 1].map(|worker| node.workers[worker].is_in_doubt()),
+        [true, false],
+        "the other has not looked"
+    );
+    node.answers(0, 110, 1);
+    assert!(!node.workers[0].is_in_doubt());
+}

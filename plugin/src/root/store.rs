@@ -48,7 +48,7 @@ impl Active {
         self.ask_for_leases(&mut checks, now);
         let waiter = Waiter { stream, checks, since };
         let Some(store) = &mut self.store else { return false };
-        let asked = if store.batches.has_room() {
+        let asked = if store.batches.has_room(store.circuit.is_in_doubt()) {
             let load = store.batches.with(waiter);
             let load = self.laden(load, now);
             self.send(load, now).is_ok()
@@ -214,7 +214,10 @@ impl Active {
 
     /// What the next callout asks, if one is to leave now.
     fn next_load(&mut self, now: Timestamp, answering: &Answering<'_>) -> Option<Load> {
-        let store = self.store.as_mut().filter(|store| store.batches.has_room())?;
+        let store = self.store.as_mut()?;
+        if !store.batches.has_room(store.circuit.is_in_doubt()) {
+            return None;
+        }
         let mut gone = Vec::new();
         let load = store.batches.next(|waiter| {
             let is_there = answering.streams.contains_key(&waiter.stream);

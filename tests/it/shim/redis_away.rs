@@ -85,7 +85,7 @@ async fn asks_a_server_that_lets_everybody_in_and_does_no_work_ever_more_seldom(
     let mut at = pause;
     while at <= began.elapsed() {
         due += 1;
-        pause = (pause * 2).min(Duration::from_millis(250));
+        pause = (pause * 2).min(Duration::from_millis(125));
         at += pause;
     }
     assert!((1..=due).contains(&made), "{made} connections, {due} at most");

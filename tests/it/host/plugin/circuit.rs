@@ -1,5 +1,8 @@
 //! The store's circuit: how soon all workers leave a store alone that fails them, and how it comes back.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use lanekeeper_tests::fake_shim::ours;
 use lanekeeper_tests::host::{Answer, Host, Level, State, Status, Stream, Times};
 
@@ -190,13 +193,32 @@ fn whoever_waits_to_ask_is_let_go_when_the_circuit_opens() {
     (0..9).for_each(|_| assert!(!is_asked(&host, 0)));
     host.answer_callouts(|_| None);
     let streams: Vec<Stream> = (0..50).map(|_| host.worker(0).request(by("u"))).collect();
-    assert_eq!((host.callouts().len(), state(&host)), (2, Some(0)));
+    assert_eq!((host.callouts().len(), state(&host)), (1, Some(0)));
     host.answer(&host.callouts()[0], Answer::connect_failure());
-    let waiting = streams.iter().filter(|stream| stream.state() == State::Paused).count();
-    assert_eq!((waiting, host.callouts().len(), store_calls(&host, "unreachable")), (1, 1, 10));
-    host.advance(20 * MS);
+    assert_eq!((host.callouts().len(), store_calls(&host, "unreachable")), (0, 10));
     assert!(streams.iter().all(|stream| fallback(stream).as_deref() == Some("local")));
-    assert_eq!(host.callouts(), []);
+    behaved(&host);
+}
+
+#[test]
+fn a_store_that_hangs_is_asked_no_more_than_one_question_too_many_by_each_other_worker() {
+    let host = start(&with_store(1_000_000, "local"), 2);
+    let asked = Rc::new(Cell::new(0));
+    let count = Rc::clone(&asked);
+    host.answer_callouts(move |_| {
+        count.set(count.get() + 1);
+        None
+    });
+    let mut streams = Vec::new();
+    while state(&host) != Some(2) {
+        (0..2).for_each(|worker| streams.push(host.worker(worker).request(by("u"))));
+        host.advance(MS);
+        assert!(streams.len() < 1000, "nobody waits for it for ever");
+    }
+    host.advance(20 * MS);
+    // ten that open the circuit, and the one that the other worker had under way then
+    assert_eq!((asked.get(), store_calls(&host, "timeout")), (11, 11));
+    assert!(streams.iter().all(|stream| fallback(stream).as_deref() == Some("local")));
     behaved(&host);
 }
 
