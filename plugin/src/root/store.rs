@@ -22,8 +22,8 @@ const NEVER: Timestamp = Timestamp::from_micros(u64::MAX);
 /// While streams wait, the timer looks this often whether it has been too long: a request is held for the timeout and
 /// 5 ms more at most, of which 2 are the host's.
 const WATCH: Duration = Duration::from_millis(3);
-/// While streams wait and no callout will call back, or some have waited for too long and there was no more room in
-/// this callback, the timer calls this often.
+/// While streams wait for a store that may be failing, or no callout will call back, or some have waited for too long
+/// and there was no more room in this callback, the timer calls this often.
 const HASTE: Duration = Duration::from_millis(1);
 
 /// A worker's link to the store.
@@ -258,9 +258,11 @@ impl StoreLink {
 
     /// How often the timer is to watch over who waits, what is under way, and what leases are due.
     pub(super) fn period(&self, is_lease_due: bool) -> Option<Duration> {
-        if self.batches.is_stuck() || self.followers.has_freed() || self.is_behind {
+        let is_waited_for = self.batches.is_waited_for() || !self.followers.is_empty();
+        let is_likely_in_vain = is_waited_for && self.circuit.is_in_doubt();
+        if self.batches.is_stuck() || self.followers.has_freed() || self.is_behind || is_likely_in_vain {
             Some(HASTE)
-        } else if self.batches.is_waited_for() || !self.followers.is_empty() {
+        } else if is_waited_for {
             Some(WATCH)
         } else if is_lease_due {
             Some(LOOK_EVERY)
