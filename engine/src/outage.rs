@@ -31,6 +31,7 @@ use siphasher::sip::SipHasher13;
 use crate::circuit::RECOVERY;
 use crate::refusals::subject_of;
 use crate::units::Timestamp;
+use crate::window::Window;
 use crate::wire::{Check, KeyCheck, KeySpent, MAX_SPENT, Recorded};
 
 mod slices;
@@ -107,7 +108,7 @@ impl Outage {
         if tokens == 0 {
             return;
         }
-        let id = subject_of(self.secret, &key.key, &key.windows);
+        let id = self.id(&key.key, &key.windows);
         if let Some(subject) = self.by_subject.get_mut(&id) {
             if !subject.has_untold() {
                 self.due.remove(&(subject.due, id));
@@ -132,8 +133,7 @@ impl Outage {
     /// Whether the store may not know yet of all that this node has admitted of one of these keys: then it should be asked
     /// for no lease, and the node's own counters have to allow as well what the store allows.
     pub fn is_unsettled(&self, check: &Check) -> bool {
-        let is_remembered =
-            |key: &KeyCheck| self.by_subject.contains(&subject_of(self.secret, &key.key, &key.windows));
+        let is_remembered = |key: &KeyCheck| self.by_subject.contains(&self.id(&key.key, &key.windows));
         !self.is_empty() && check.keys.iter().any(is_remembered)
     }
 
@@ -150,7 +150,7 @@ impl Outage {
             return reports;
         }
         for key in asked {
-            let id = subject_of(self.secret, &key.key, &key.windows);
+            let id = self.id(&key.key, &key.windows);
             if reports.len() < MAX_REPORTS && self.by_subject.peek(&id).is_some_and(Subject::may_be_told) {
                 reports.extend(self.tell(id, now));
             }
@@ -243,7 +243,7 @@ impl Outage {
 
     /// Whether this report was under way.
     fn ended(&mut self, report: &KeySpent, how: Ended, now: Timestamp) -> bool {
-        let id = subject_of(self.secret, &report.key, &report.windows);
+        let id = self.id(&report.key, &report.windows);
         let of = self.by_subject.peek_mut(&id);
         // not so that of a subject that has made way since, and perhaps has come anew
         let Some(subject) = of.filter(|subject| subject.is_under_way(report.id)) else { return false };
@@ -251,6 +251,10 @@ impl Outage {
         subject.ended(how, now);
         self.due.insert((subject.due, id));
         true
+    }
+
+    fn id(&self, key: &str, windows: &[Window]) -> u128 {
+        subject_of(self.secret, key, windows)
     }
 
     fn next_number(&mut self) -> u64 {

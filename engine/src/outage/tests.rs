@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::units::micros;
-use crate::window::{Algorithm, Window};
+use crate::window::Algorithm;
 use crate::wire::{DecideRequest, MAX_SLICES, StoreError};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;

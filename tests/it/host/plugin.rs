@@ -18,9 +18,11 @@ mod waiting;
 
 use std::time::Duration;
 
-use lanekeeper_engine::wire::{CheckAnswer, DecideRequest, DecideResponse, Recorded, StoreError, VERSION};
-use lanekeeper_tests::fake_shim::Store;
-use lanekeeper_tests::host::{Callout, Host, Request, State, Stream};
+use lanekeeper_engine::wire::{
+    CheckAnswer, DecideRequest, DecideResponse, Recorded, SHIM_HEADER, StoreError, VERSION,
+};
+use lanekeeper_tests::fake_shim::{Store, ours};
+use lanekeeper_tests::host::{Answer, Callout, Host, Request, State, Stream};
 use serde_json::{Value, json};
 
 const MS: Duration = Duration::from_millis(1);
@@ -63,6 +65,27 @@ fn failing(callout: &Callout, away: bool) -> DecideResponse {
     let answers = question.checks.iter().map(|_| failed.clone()).collect();
     let spent = vec![Recorded::NotRecorded(StoreError::Unreachable); question.spent.len()];
     DecideResponse { version: VERSION, nodes: None, away, spent, answers }
+}
+
+/// Ways in which a question to the store, of one check, is in vain.
+fn failures() -> [(&'static str, Answer); 5] {
+    let failed = CheckAnswer::Failed { error: StoreError::Timeout };
+    [
+        ("connection refused", Answer::connect_failure()),
+        ("no answer in time", Answer::timeout()),
+        ("reset", Answer::reset()),
+        ("not JSON", Answer::response(200, [(SHIM_HEADER, "1")], "no")),
+        (
+            "not decided",
+            ours(DecideResponse {
+                version: VERSION,
+                nodes: None,
+                away: false,
+                spent: Vec::new(),
+                answers: vec![failed],
+            }),
+        ),
+    ]
 }
 
 /// A node of so many workers and its store, which answers at once.

@@ -1,35 +1,14 @@
 //! The way of charges for answers that succeeded: shared, late, lost, bounded.
 
-use lanekeeper_engine::wire::{CheckAnswer, DecideResponse, Operation, SHIM_HEADER, StoreError, VERSION};
-use lanekeeper_tests::fake_shim::ours;
+use lanekeeper_engine::wire::Operation;
 use lanekeeper_tests::host::{Answer, Status, Stream, Times};
 use serde_json::json;
 
 use super::success::{ended, operations, paid, succeed};
 use super::{
-    FALLBACK, MS, Store, behaved, by, calls_of_a_request, charges, pump, served, start, status, store_calls,
+    FALLBACK, MS, Store, behaved, by, calls_of_a_request, charges, failures, pump, served, start, status,
+    store_calls,
 };
-
-/// Ways in which the store cannot be charged.
-fn failures() -> [(&'static str, Answer); 5] {
-    let failed = CheckAnswer::Failed { error: StoreError::Timeout };
-    [
-        ("connection refused", Answer::connect_failure()),
-        ("no answer in time", Answer::timeout()),
-        ("reset", Answer::reset()),
-        ("not JSON", Answer::response(200, [(SHIM_HEADER, "1")], "no")),
-        (
-            "not decided",
-            ours(DecideResponse {
-                version: VERSION,
-                nodes: None,
-                away: false,
-                spent: Vec::new(),
-                answers: vec![failed],
-            }),
-        ),
-    ]
-}
 
 #[test]
 fn a_charge_that_the_store_could_not_take_goes_to_the_node_where_the_policy_counts_there() {

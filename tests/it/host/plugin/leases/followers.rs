@@ -1,13 +1,12 @@
 //! Followers: whoever comes while a question about its subject is under way waits for the answer instead of asking
 //! again. What was asked must then do for all of them, also when it fails, comes late, or loses whoever asked.
 
-use lanekeeper_engine::wire::{CheckAnswer, DecideResponse, SHIM_HEADER, StoreError, VERSION};
-use lanekeeper_tests::fake_shim::ours;
 use lanekeeper_tests::host::{Answer, State, Stream};
 use serde_json::json;
 
 use super::super::{
-    MS, Store, ask, behaved, by, decisions, fallback, leased, pump, served, start, status, store_calls,
+    MS, Store, ask, behaved, by, decisions, failures, fallback, leased, pump, served, start, status,
+    store_calls,
 };
 
 #[test]
@@ -38,23 +37,7 @@ fn those_for_whom_the_answer_has_no_tokens_ask_for_themselves() {
 
 #[test]
 fn a_question_that_fails_fails_all_who_follow_it_at_once() {
-    let failed = CheckAnswer::Failed { error: StoreError::Timeout };
-    let ends = [
-        ("no answer in time", Answer::timeout()),
-        ("connection refused", Answer::connect_failure()),
-        ("not JSON", Answer::response(200, [(SHIM_HEADER, "1")], "no")),
-        (
-            "not decided",
-            ours(DecideResponse {
-                version: VERSION,
-                nodes: None,
-                away: false,
-                spent: Vec::new(),
-                answers: vec![failed],
-            }),
-        ),
-    ];
-    for (name, end) in ends {
+    for (name, end) in failures() {
         let host = start(&leased(1000, "open"), 1);
         let streams: Vec<Stream> = (0..5).map(|_| host.worker(0).request(by("u"))).collect();
         host.answer(&host.callouts()[0], end);
